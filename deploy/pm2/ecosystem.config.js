@@ -1,0 +1,56 @@
+// socket-server under PM2:
+//
+//   cd /opt/socket-server && pm2 start deploy/pm2/ecosystem.config.js && pm2 save
+//
+// Secrets are not here: they are in /opt/socket-server/.env (mode 600), which the server reads by itself. What is in
+// `env` below wins over that file.
+
+const path = require('path');
+
+const root = path.resolve(__dirname, '../..');
+
+// PM2 stops a process with SIGINT, on which gunicorn drops every connection at once; SIGTERM is what drains them. So a
+// shell stands between the two: it turns PM2's signal into SIGTERM and ends with gunicorn's own exit status.
+const run = `
+  trap 'kill -TERM "$pid"' INT TERM
+  .venv/bin/gunicorn wsgi:app & pid=$!
+  wait "$pid"; status=$?
+  while kill -0 "$pid" 2>/dev/null; do wait "$pid"; status=$?; done
+  exit "$status"
+`;
+
+module.exports = {
+  apps: [
+    {
+      name: 'socket-server',
+      cwd: root,
+      script: '/bin/sh',
+      args: ['-c', run],
+      interpreter: 'none',
+
+      // Always one: in this version every instance knows only its own connections.
+      exec_mode: 'fork',
+      instances: 1,
+
+      // The signal goes to the shell alone. Milliseconds; longer than DRAIN_SECONDS (10 s).
+      treekill: false,
+      kill_timeout: 30000,
+
+      // A wrong setting stays wrong: give up after 5 starts that did not last 10 seconds.
+      autorestart: true,
+      min_uptime: 10000,
+      max_restarts: 5,
+
+      watch: false,
+      merge_logs: true,
+      time: false,
+
+      env: {
+        // HOST: '127.0.0.1',
+        // CLIENT_URL: 'https://app.example.com',
+        // TRUSTED_PROXIES: '127.0.0.1',
+        // LOG_FORMAT: 'json',
+      },
+    },
+  ],
+};

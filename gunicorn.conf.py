@@ -1,0 +1,5 @@
+"""gunicorn's door: everything is decided in socket_server/serve.py."""
+
+from socket_server import serve
+
+globals().update(serve.gunicorn_settings())

@@ -1,0 +1,82 @@
+"""Credentials: where a connection says who it is. The first place present decides (contract, section 3).
+
+Pure functions over what the handshake carried; nothing here verifies anything.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+from werkzeug.http import parse_cookie
+
+from socket_server.auth.tokens import invalid_format, user_id_text
+from socket_server.errors import AuthenticationError
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A token as it was presented, and the user id given beside it (None where none was)."""
+
+    token: str = field(repr=False)
+    user_id: str | None
+
+
+def missing_credentials() -> AuthenticationError:
+    return AuthenticationError("Not authenticated - missing credentials", "missing_credentials")
+
+
+def user_mismatch() -> AuthenticationError:
+    return AuthenticationError("UserId does not match JWT", "user_mismatch")
+
+
+def from_handshake(
+    auth: Any, cookie: str, authorization: str, jwt_cookie: str = "jwt", user_cookie: str = "id"
+) -> Credentials | None:
+    """Return the credentials of a Socket.IO CONNECT, or None where it has none (it may send `auth` later).
+
+    auth: the `auth` object of the CONNECT packet, any JSON; cookie, authorization: those headers of the handshake
+    request, empty where absent. Raises AuthenticationError where the place that decides is unusable.
+    """
+    if isinstance(auth, Mapping) and _given(auth):
+        return _of_object(auth)
+    cookies = parse_cookie(cookie)
+    token = unquote(cookies.get(jwt_cookie, ""))
+    if token:
+        user_id = unquote(cookies.get(user_cookie, ""))
+        if not user_id:
+            raise missing_credentials()
+        return Credentials(_bare(token), user_id)
+    if authorization[:7].lower() == "bearer ":
+        return Credentials(_bare(authorization), None)
+    return None
+
+
+def from_event(data: Any) -> Credentials:
+    """Return the credentials of an `auth` event `{userId, jwt}`. Raises AuthenticationError."""
+    if not isinstance(data, Mapping) or not _given(data):
+        raise missing_credentials()
+    return _of_object(data)
+
+
+def _given(source: Mapping[str, Any]) -> bool:
+    # null and "" are what a page sends whose user has not signed in yet: no token, not a bad one.
+    return any(source.get(name) not in (None, "") for name in ("token", "jwt"))
+
+
+def _of_object(source: Mapping[str, Any]) -> Credentials:
+    token = source.get("token") if source.get("token") not in (None, "") else source.get("jwt")
+    if not isinstance(token, str):
+        raise invalid_format()
+    given = source.get("userId")
+    if given is None:
+        return Credentials(_bare(token), None)
+    user_id = user_id_text(given)
+    if user_id is None:
+        raise user_mismatch()
+    return Credentials(_bare(token), user_id)
+
+
+def _bare(token: str) -> str:
+    token = token.strip()
+    return token[7:].lstrip() if token[:7].lower() == "bearer " else token

@@ -1,0 +1,181 @@
+"""Tokens: is this JWT good, whose is it and until when (RFC 7519, RFC 8725).
+
+Here: verifying and minting. Not here: finding the token in a handshake (credentials).
+"""
+
+import base64
+import binascii
+import json
+import re
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt.warnings import InsecureKeyLengthWarning
+
+from socket_server.auth.keys import KeySet, UnknownKey
+from socket_server.config import HMAC_ALGORITHMS, Settings
+from socket_server.errors import AuthenticationError
+
+# Longer than any token an identity provider makes, short enough that parsing one costs nothing.
+MAX_TOKEN_CHARS = 16_384
+
+_PARTS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*", re.ASCII)
+
+# Short secrets are warned about once, at start (Settings.warnings), not at every token.
+warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whom a verified token speaks for. expires_at: Unix seconds, None for a token without `exp`."""
+
+    user_id: str
+    expires_at: int | None
+
+
+def invalid_format() -> AuthenticationError:
+    return AuthenticationError("Invalid JWT format", "invalid_format")
+
+
+def invalid_token() -> AuthenticationError:
+    return AuthenticationError("Invalid or expired JWT", "invalid_token")
+
+
+def expired_token() -> AuthenticationError:
+    return AuthenticationError("Invalid or expired JWT", "expired_token")
+
+
+class TokenVerifier:
+    """Verifies tokens by the configured secrets, public key or JWK Set. Safe to call from any thread."""
+
+    def __init__(self, settings: Settings, jwks: KeySet | None = None, clock: Callable[[], float] = time.time) -> None:
+        """jwks: the keys of JWT_JWKS_URL, where that is set."""
+        self._settings = settings
+        self._public_key = load_pem_public_key(pem.encode()) if (pem := settings.jwt_public_key) else None
+        self._jwks = jwks
+        self._clock = clock
+
+    def verify(self, token: str) -> Identity:
+        """Return whom the token speaks for. May wait for the network where the keys are a JWK Set.
+
+        Raises AuthenticationError: invalid_format, invalid_token or expired_token; `internal` is the caller's, for
+        anything else that gets out of here.
+        """
+        header = decode_header(token)
+        algorithm = header.get("alg")
+        if not isinstance(algorithm, str) or algorithm not in self._settings.jwt_algorithms:
+            raise invalid_token()
+        expired = False
+        for key in self._keys(algorithm, header):
+            try:
+                return self._identity(self._decode(token, key, algorithm))
+            except jwt.ExpiredSignatureError:
+                expired = True  # the signature is good under this key: no other key will do better
+                break
+            except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
+                continue
+        raise expired_token() if expired else invalid_token()
+
+    def _keys(self, algorithm: str, header: dict[str, Any]) -> list[Any]:
+        """Return the keys that may have signed this token: the algorithm picks their kind, the `kid` one of a set."""
+        if algorithm in HMAC_ALGORITHMS:
+            return list(self._settings.jwt_secrets)
+        keys: list[Any] = []
+        if self._public_key is not None and algorithm in algorithms_of_pem(self._settings.jwt_public_key):
+            keys.append(self._public_key)
+        if self._jwks is not None:
+            try:
+                keys += self._jwks.find(header.get("kid"), algorithm)
+            except UnknownKey:
+                pass
+        return keys
+
+    def _decode(self, token: str, key: Any, algorithm: str) -> dict[str, Any]:
+        settings = self._settings
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=[algorithm],
+            audience=settings.jwt_audience or None,
+            issuer=settings.jwt_issuer or None,
+            # Times are checked below, by our clock. `sub` may be a number: back ends put numeric ids there.
+            options={
+                "verify_exp": False,
+                "verify_nbf": False,
+                "verify_iat": False,
+                "verify_aud": bool(settings.jwt_audience),
+                "verify_sub": False,
+                "verify_jti": False,
+            },
+        )
+        return claims
+
+    def _identity(self, claims: dict[str, Any]) -> Identity:
+        now, leeway = self._clock(), self._settings.jwt_leeway_s
+        expires_at = numeric_date(claims.get("exp"))
+        not_before = numeric_date(claims.get("nbf"))
+        if expires_at is not None and now >= expires_at + leeway:
+            raise jwt.ExpiredSignatureError
+        if not_before is not None and now < not_before - leeway:
+            raise jwt.ImmatureSignatureError
+        claim = next((claims[name] for name in self._settings.jwt_user_claims if claims.get(name) is not None), None)
+        user_id = user_id_text(claim)
+        if not user_id:
+            raise jwt.InvalidTokenError("no user id in the token")
+        return Identity(user_id, expires_at)
+
+
+def numeric_date(value: Any) -> int | None:
+    """Return a NumericDate (RFC 7519 section 2) in whole seconds; None where there is none.
+
+    Raises ValueError or OverflowError where it is neither: such a token is invalid, not eternal.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("not a NumericDate")
+    return int(value)
+
+
+def user_id_text(value: Any) -> str | None:
+    """Return a user id as the string it is compared by; None where the value cannot be one."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return None
+
+
+def decode_header(token: str) -> dict[str, Any]:
+    """Return the JOSE header of a token: three base64url parts, the first a JSON object.
+
+    Raises AuthenticationError invalid_format.
+    """
+    if len(token) > MAX_TOKEN_CHARS or not _PARTS.fullmatch(token):
+        raise invalid_format()
+    encoded = token.partition(".")[0]
+    try:
+        header = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
+    except (ValueError, binascii.Error, RecursionError):
+        raise invalid_format() from None
+    if not isinstance(header, dict):
+        raise invalid_format()
+    return header
+
+
+def mint(user_id: str, secret: str, settings: Settings, lifetime_s: int, now: float) -> str:
+    """Return a token for a user, signed with an HMAC secret as this server's own settings ask for it."""
+    algorithm = next((name for name in settings.jwt_algorithms if name in HMAC_ALGORITHMS), HMAC_ALGORITHMS[0])
+    claims: dict[str, Any] = {settings.jwt_user_claims[0]: user_id, "iat": int(now), "exp": int(now) + lifetime_s}
+    if settings.jwt_audience:
+        claims["aud"] = settings.jwt_audience
+    if settings.jwt_issuer:
+        claims["iss"] = settings.jwt_issuer
+    return jwt.encode(claims, secret, algorithm=algorithm)

@@ -1,0 +1,41 @@
+"""What can go wrong, in one tree.
+
+    SocketServerError
+        ConfigError            a setting is missing or bad: the server does not start
+        RequestError           a REST request is refused: a status, an error and how to mend it
+        AuthenticationError    a connection is not who it says it is: a message and a code
+"""
+
+from collections.abc import Sequence
+
+
+class SocketServerError(Exception):
+    """Any error this server raises on purpose."""
+
+
+class ConfigError(SocketServerError):
+    """The settings do not allow a start. `problems` lists every reason, each with its mend."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+        super().__init__(f"socket-server cannot start; mend these settings (environment or .env):\n{lines}")
+
+
+class RequestError(SocketServerError):
+    """A REST request is refused; `status` is the HTTP status, `error` and `message` the body's members."""
+
+    def __init__(self, status: int, error: str, message: str) -> None:
+        super().__init__(f"{status} {error}: {message}")
+        self.status = status
+        self.error = error
+        self.message = message
+
+
+class AuthenticationError(SocketServerError):
+    """A connection failed to authenticate; the contract lists every pair of `message` and `code`."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code

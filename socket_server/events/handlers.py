@@ -1,0 +1,149 @@
+"""The life of a connection: connect, authenticate, expire, disconnect (contract, sections 3 and 4)."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from socket_server import log
+from socket_server.auth import credentials
+from socket_server.auth.credentials import Credentials
+from socket_server.auth.tokens import Identity, TokenVerifier, expired_token
+from socket_server.config import Settings
+from socket_server.errors import AuthenticationError
+from socket_server.notifications.broadcaster import Broadcaster
+from socket_server.sessions import SessionManager
+from socket_server.transport.connection import Connection
+from socket_server.transport.deadlines import Deadline, Deadlines
+from socket_server.transport.server import SocketIO
+
+_log = log.logger("Socket.IO")
+
+# A token may say that it expires in a thousand years; a deadline that far away is as good as none, and within what every
+# clock of the system can hold.
+_MAX_DEADLINE_S = 10 * 365 * 86_400
+
+
+class ConnectionEvents:
+    """The handlers of the default namespace."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        verifier: TokenVerifier,
+        sessions: SessionManager,
+        broadcaster: Broadcaster,
+        deadlines: Deadlines,
+    ) -> None:
+        self._settings = settings
+        self._verifier = verifier
+        self._sessions = sessions
+        self._broadcaster = broadcaster
+        self._deadlines = deadlines
+        # What ends each connection if nothing happens: the time to authenticate, then the token's expiry.
+        self._ends: dict[str, Deadline] = {}
+        self._disconnect: Callable[..., None] = lambda *_: None
+
+    def register(self, socketio: SocketIO) -> None:
+        """Register the handlers with Flask-SocketIO."""
+        socketio.on("connect")(self.connect)
+        socketio.on("disconnect")(self.disconnected)
+        socketio.on("auth")(self.auth)
+        socketio.on("ping")(self.ping)
+        self._disconnect = socketio.server.disconnect_connection
+
+    def connect(self, connection: Connection, auth: Any = None) -> None:
+        """Authenticate by what the handshake carried, or give the client AUTH_TIMEOUT to send `auth`."""
+        handshake = connection.handshake
+        assert handshake is not None
+        _log.info(
+            "connected sid=%s transport=%s address=%s", connection.sid, connection.transport, connection.address
+        )
+
+        def find() -> Credentials | None:
+            return credentials.from_handshake(
+                auth,
+                handshake.cookie,
+                handshake.authorization,
+                self._settings.jwt_cookie,
+                self._settings.user_cookie,
+            )
+
+        if not self._authenticate(connection, find):
+            self._end_after(connection, self._settings.auth_timeout_s, auth_timeout())
+
+    def auth(self, connection: Connection, data: Any = None, *_: Any) -> None:
+        """The event `auth`: authenticate, or refresh the token of an authenticated connection."""
+        self._authenticate(connection, lambda: credentials.from_event(data))
+
+    def ping(self, connection: Connection, *_: Any) -> None:
+        """The event `ping`: answered by `pong`, and by an acknowledgement where one is asked for."""
+        # Clients take an event's last string for a recovery offset; null keeps its name from being one.
+        connection.emit("pong", None)
+
+    def disconnected(self, connection: Connection, reason: str) -> None:
+        """Whatever ended it: forget the connection."""
+        end = self._ends.pop(connection.sid, None)
+        if end is not None:
+            end.cancel()
+        user_id = self._sessions.remove(connection)
+        _log.info("disconnected sid=%s user=%s reason=%s", connection.sid, user_id, reason)
+
+    def _authenticate(self, connection: Connection, find: Callable[[], Credentials | None]) -> bool:
+        """Register the connection, or refuse and disconnect it. Return False where it brought no credentials."""
+        try:
+            found = find()
+            if found is None:
+                return False
+            self._admit(connection, self._identify(connection, found))
+        except AuthenticationError as error:
+            self._refuse(connection, error)
+        except Exception:
+            _log.exception("unexpected error while authenticating sid=%s", connection.sid)
+            self._refuse(connection, AuthenticationError("Authentication failed", "internal"))
+        return True
+
+    def _identify(self, connection: Connection, found: Credentials) -> Identity:
+        identity = self._verifier.verify(found.token)
+        known = self._sessions.user_of(connection)
+        if found.user_id not in (None, identity.user_id) or known not in (None, identity.user_id):
+            raise credentials.user_mismatch()
+        return identity
+
+    def _admit(self, connection: Connection, identity: Identity) -> None:
+        if connection.ended:
+            return  # it left while its token was being verified
+        evicted = self._sessions.add(identity.user_id, connection)
+        connection.emit(
+            "auth_success",
+            {
+                "userId": identity.user_id,
+                "expiresAt": identity.expires_at,
+                "recovered": False,
+                "replayed": 0,
+                "lastId": self._broadcaster.head,
+            },
+        )
+        if identity.expires_at is None:
+            self._end_after(connection, None, expired_token())
+        else:
+            left_s = identity.expires_at + self._settings.jwt_leeway_s - time.time()
+            self._end_after(connection, max(0.0, left_s) if left_s < _MAX_DEADLINE_S else None, expired_token())
+        if evicted is not None:
+            self._refuse(evicted, AuthenticationError("Too many connections", "too_many_connections"))
+
+    def _refuse(self, connection: Connection, error: AuthenticationError) -> None:
+        _log.info("refused sid=%s address=%s code=%s", connection.sid, connection.address, error.code)
+        connection.emit("auth_error", {"message": error.message, "code": error.code})
+        self._disconnect(connection)
+
+    def _end_after(self, connection: Connection, delay_s: float | None, error: AuthenticationError) -> None:
+        """Set what ends this connection if nothing else does, in place of what was set before."""
+        before = self._ends.pop(connection.sid, None)
+        if before is not None:
+            before.cancel()
+        if delay_s is not None and not connection.ended:
+            self._ends[connection.sid] = self._deadlines.after(delay_s, lambda: self._refuse(connection, error))
+
+
+def auth_timeout() -> AuthenticationError:
+    return AuthenticationError("Authentication timeout", "auth_timeout")

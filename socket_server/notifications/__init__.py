@@ -1,0 +1,1 @@
+"""The core: what a notification is, and getting it to its users."""

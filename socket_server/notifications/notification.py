@@ -1,0 +1,165 @@
+"""A broadcast request: parsed and judged completely before anything happens (contract, section 2).
+
+Pure functions: bytes in, a value or a RequestError out. What the back end sent as `notification` is kept byte for byte, so
+that the client receives exactly that: numbers of any size, key order, escapes.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import orjson
+
+from socket_server.errors import RequestError
+
+PRIORITIES = ("low", "normal", "high")
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """What a back end asks for.
+
+    user_ids: without duplicates, in the order given; requested_users: how many were given, duplicates counted;
+    notification: its JSON; ttl_s: seconds to keep it for recovery, 0: live only, None: as configured.
+    """
+
+    user_ids: tuple[str, ...]
+    requested_users: int
+    notification: bytes
+    ttl_s: float | None
+
+
+class _Members(msgspec.Struct):
+    notification: msgspec.Raw
+
+
+_members = msgspec.json.Decoder(_Members)
+
+
+def parse(body: bytes, max_users: int) -> Broadcast:
+    """Return the broadcast that a request body asks for.
+
+    Raises RequestError: 400 with the contract's error and the field to mend, 413 for too many users.
+    """
+    document, exact = _load(body)
+    user_ids = document.get("userIds") if isinstance(document, dict) else None
+    if not isinstance(user_ids, list):
+        raise RequestError(400, "userIds must be an array", 'send {"userIds": ["123"], "notification": {…}}')
+    if len(user_ids) > max_users:
+        raise RequestError(
+            413,
+            "Too many users",
+            f"userIds has {len(user_ids)} users, the limit is {max_users}: split the broadcast",
+        )
+    if any(isinstance(user_id, float) for user_id in user_ids):
+        # An integer beyond 64 bits comes out of the fast parser as a float; the slow one keeps its digits.
+        user_ids = _load_slowly(body)["userIds"]
+    ids = [_user_id(index, user_id) for index, user_id in enumerate(user_ids)]
+    notification = document.get("notification")
+    if not isinstance(notification, dict):
+        raise RequestError(400, "notification is required", "send an object as notification; {} is fine")
+    _check(notification)
+    ttl_s = _ttl(document.get("ttl"))
+    raw = _exact(body) if exact else json.dumps(notification, allow_nan=False).encode()
+    return Broadcast(tuple(dict.fromkeys(ids)), len(user_ids), raw, ttl_s)
+
+
+def _exact(body: bytes) -> bytes:
+    try:
+        return bytes(_members.decode(body).notification)
+    except RecursionError:
+        raise invalid_request("nested too deeply") from None
+
+
+def _load(body: bytes) -> tuple[Any, bool]:
+    """Return the body's JSON, and whether its bytes may be passed on as they are."""
+    try:
+        return orjson.loads(body), True
+    except orjson.JSONDecodeError:
+        # JSON.stringify writes half of a surrogate pair (a title cut inside an emoji) as an escape. That is JSON,
+        # and JavaScript clients take it, but the fast parser does not.
+        return _load_slowly(body), False
+
+
+def _load_slowly(body: bytes) -> Any:
+    try:
+        document = json.loads(body.decode(), parse_constant=_refuse_constant)
+        json.dumps(document, allow_nan=False)  # 1e999 is a number in JSON and none in the clients
+    except RecursionError:
+        raise invalid_request("nested too deeply") from None
+    except ValueError as error:
+        raise invalid_request(str(error)) from None
+    return document
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def invalid_request(message: str) -> RequestError:
+    return RequestError(400, "Invalid request", f"the body is not JSON: {message}")
+
+
+def _user_id(index: int, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else repr(value)
+    raise RequestError(
+        400, f"userIds[{index}] must be a string", f"it is {_kind(value)}; send the user's id as a string or a number"
+    )
+
+
+def _check(notification: dict[str, Any]) -> None:
+    for name in ("title", "body"):
+        _check_text(f"notification.{name}", notification.get(name, ""))
+    metadata = notification.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise _wrong("notification.metadata", "an object", metadata)
+    priority = metadata.get("priority", "normal")
+    if priority not in PRIORITIES:
+        raise RequestError(
+            400,
+            "notification.metadata.priority must be low, normal or high",
+            f"it is {priority!r:.40}" if isinstance(priority, str) else f"it is {_kind(priority)}",
+        )
+
+
+def _check_text(path: str, value: Any) -> None:
+    if isinstance(value, dict):
+        for language, text in value.items():
+            if not isinstance(text, str):
+                raise _wrong(f"{path}.{language}", "a string", text)
+    elif not isinstance(value, str):
+        raise _wrong(path, "a string or an object of language to string", value)
+
+
+def _ttl(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        raise RequestError(400, "ttl must be a number of seconds, 0 or more", f"it is {_kind(value)}")
+    return float(value)
+
+
+def _wrong(path: str, wanted: str, value: Any) -> RequestError:
+    return RequestError(400, f"{path} must be {wanted}", f"it is {_kind(value)}")
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return f"the number {value}"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"

@@ -1,0 +1,107 @@
+"""How gunicorn serves the app: its settings computed from ours, and the checks before it starts."""
+
+import resource
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from socket_server import config, log
+from socket_server.config import Settings
+from socket_server.errors import ConfigError
+
+_log = log.logger("Server")
+
+# Beside a descriptor a connection, the process needs some for its listeners, its log, its libraries, and API calls.
+SPARE_DESCRIPTORS = 512
+# Greenlets for API calls and polls, on top of one for each connection that may need one.
+SPARE_GREENLETS = 1_000
+
+WORKER = "socket_server.transport.worker.Worker"
+
+
+def gunicorn_settings() -> dict[str, Any]:
+    """Return the content of gunicorn.conf.py. Bad settings end the process: one message, exit status 2."""
+    try:
+        settings = config.load()
+    except ConfigError as error:
+        stop(str(error))
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return {
+        "bind": [f"{host}:{settings.port}"],
+        "worker_class": WORKER,
+        "workers": 1,
+        "worker_connections": settings.max_connections + SPARE_GREENLETS,
+        "graceful_timeout": int(settings.drain_s) + 5,
+        "timeout": 30,
+        "keepalive": 75,
+        "certfile": settings.ssl_cert or None,
+        "keyfile": settings.ssl_key or None,
+        "control_socket_disable": True,
+        "logconfig_dict": log.dict_config(
+            settings.log_level, settings.log_format, (*settings.jwt_secrets, *settings.api_keys)
+        ),
+        "on_starting": on_starting(settings),
+        "nworkers_changed": keep_one_worker,
+    }
+
+
+def stop(message: str) -> NoReturn:
+    """End a start that cannot succeed: one message, no traceback."""
+    print(message, file=sys.stderr)  # noqa: T201 - logging is not set up yet
+    raise SystemExit(2)
+
+
+def on_starting(settings: Settings) -> Callable[[Any], None]:
+    """Return gunicorn's hook that runs in the master before anything else: the last chance to refuse."""
+
+    def check(arbiter: Any) -> None:
+        problems = problems_with(arbiter.cfg)
+        if problems:
+            stop(str(ConfigError(problems)))
+        warning = raise_descriptor_limit(settings.max_connections + SPARE_DESCRIPTORS)
+        if warning:
+            _log.warning(warning)
+
+    return check
+
+
+def problems_with(cfg: Any) -> list[str]:
+    """Return what is wrong with gunicorn's final settings, command line included, and how to mend it."""
+    problems = []
+    if cfg.workers != 1:
+        problems.append(
+            f"gunicorn was told to start {cfg.workers} workers: each would know only its own connections, and broadcasts "
+            "would miss the rest; leave out -w/--workers (and WEB_CONCURRENCY)"
+        )
+    if cfg.worker_class_str != WORKER:
+        problems.append(f"gunicorn was told to use the worker {cfg.worker_class_str}: leave out -k/--worker-class")
+    if cfg.preload_app:
+        problems.append("gunicorn was told to preload the app, before gevent is set up in the worker: leave out --preload")
+    return problems
+
+
+def keep_one_worker(arbiter: Any, new_value: int, old_value: int | None) -> None:
+    """gunicorn's hook for SIGTTIN and SIGTTOU: there is one worker, and stays one."""
+    if old_value is not None and new_value != 1:
+        _log.warning("one worker serves all connections; staying at one")
+        arbiter._num_workers = 1
+
+
+def raise_descriptor_limit(wanted: int) -> str | None:
+    """Raise this process's limit of open files as far as needed and allowed; return a warning where that is too low."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return None
+    for new_soft, new_hard in ((wanted, max(hard, wanted)), (hard, hard)):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (new_soft, new_hard))
+            break
+        except (ValueError, OSError):
+            continue
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return None
+    return (
+        f"this process may open {soft} files, fewer than MAX_CONNECTIONS needs ({wanted}): raise the limit "
+        f"(ulimit -n {wanted}, LimitNOFILE= in systemd, ulimits in Docker) or lower MAX_CONNECTIONS"
+    )

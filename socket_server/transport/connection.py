@@ -1,0 +1,49 @@
+"""A connection: one Socket.IO socket of the default namespace, a phone or a tab, named by its `sid`."""
+
+from typing import Any, Protocol
+
+from socket_server.transport import packets
+from socket_server.transport.handshake import Handshake
+from socket_server.transport.packets import Packet
+
+
+class Session(Protocol):
+    """What a connection needs of the Engine.IO session below it; the stock server's sockets have it too."""
+
+    sid: str
+
+    @property
+    def upgraded(self) -> bool: ...
+
+    def send(self, pkt: Packet) -> Any: ...
+
+
+class Connection:
+    """What the rest of the server knows of a client. Small: there are tens of thousands.
+
+    handshake is dropped once the CONNECT has been answered: it holds credentials.
+    """
+
+    __slots__ = ("address", "ended", "engine", "handshake", "partial", "rooms", "sid", "user_agent")
+
+    def __init__(self, sid: str, engine: Session, handshake: Handshake) -> None:
+        self.sid = sid
+        self.engine = engine
+        self.handshake: Handshake | None = handshake
+        self.address = handshake.address
+        self.user_agent = handshake.user_agent
+        self.ended = False
+        self.rooms: set[Any] | None = None
+        self.partial: tuple[packets.SocketPacket, list[bytes]] | None = None  # waits for its attachments
+
+    @property
+    def transport(self) -> str:
+        return "websocket" if self.engine.upgraded else "polling"
+
+    def send(self, packet: Packet) -> bool:
+        """Write a prepared packet; never blocks on gevent. Return False where the connection has ended."""
+        return self.engine.send(packet) is not False
+
+    def emit(self, name: str, *arguments: Any) -> bool:
+        """Send an event to this connection alone."""
+        return self.send(packets.encode_event(name, *arguments))

@@ -1,0 +1,514 @@
+"""The Engine.IO server (protocol 4) on gevent: sessions over parked WebSockets and over long-polling.
+
+What the stock server does with a writer greenlet, a ping greenlet, a queue and a kept request for every client happens
+here by watchers and one heartbeat. Source: github.com/socketio/engine.io-protocol; the error bodies are those of the
+Node.js server, which clients know.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import engineio
+import gevent
+from engineio.packet import Packet as UpstreamPacket
+from gevent.event import Event
+
+from socket_server import log
+from socket_server.transport import frames, packets
+from socket_server.transport.gate import BAD_REQUEST, TOO_LARGE, UNKNOWN_SID, Gate, Refusal, Request
+from socket_server.transport.handshake import Handshake
+from socket_server.transport.heartbeat import Heartbeat
+from socket_server.transport.limits import Limits
+from socket_server.transport.packets import Packet
+from socket_server.transport.websocket import WebSocket
+
+_log = log.logger("Socket.IO")
+
+StartResponse = Callable[..., Any]
+Response = tuple[str, list[tuple[str, str]], bytes]  # status, headers, body
+
+# An upgrade that has sent its probe but not its "upgrade" packet by then is given up; polling goes on.
+UPGRADE_TIMEOUT_S = 10.0
+
+
+class PollingQueue:
+    """What waits for a client that polls, and the one request that waits for it."""
+
+    __slots__ = ("_bytes", "_max_bytes", "_packets", "_wakeup", "ended", "taken")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._packets: list[Packet] = []
+        self._bytes = 0
+        self._max_bytes = max_bytes
+        self._wakeup: Event | None = None
+        self.taken = False  # a POST is being read
+        self.ended = False
+
+    @property
+    def polled(self) -> bool:
+        """Whether a request is waiting."""
+        return self._wakeup is not None
+
+    def put(self, packet: Packet) -> bool:
+        """Queue a packet; return False where that is too much for a client that does not fetch."""
+        self._packets.append(packet)
+        self._bytes += len(packet.payload)
+        if self._wakeup is not None:
+            self._wakeup.set()
+        return self._bytes <= self._max_bytes
+
+    def take(self) -> list[Packet]:
+        """Return what is queued, without waiting."""
+        taken, self._packets, self._bytes = self._packets, [], 0
+        return taken
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until there is something to take, or the session has ended."""
+        if self._packets or self.ended:
+            return
+        self._wakeup = Event()
+        try:
+            self._wakeup.wait(timeout_s)
+        finally:
+            self._wakeup = None
+
+    def end(self) -> None:
+        """Let go of the request that waits."""
+        self.ended = True
+        if self._wakeup is not None:
+            self._wakeup.set()
+
+
+class EngineSocket:
+    """One Engine.IO session: its transport now, its upgrade under way, and its packets in order.
+
+    Packets that mean work are handled by a greenlet that exists only meanwhile, one after the other; until it is done
+    nothing more is read from the client.
+    """
+
+    __slots__ = (
+        "_inbound",
+        "_probe",
+        "_reason",
+        "_server",
+        "_upgrading",
+        "_worker",
+        "closed",
+        "connected",
+        "handshake",
+        "polling",
+        "session",
+        "sid",
+        "websocket",
+    )
+
+    def __init__(self, server: "EngineServer", sid: str, handshake: Handshake) -> None:
+        self._server = server
+        self.sid = sid
+        self.handshake: Handshake | None = handshake  # until the Socket.IO CONNECT has been answered
+        self.websocket: WebSocket | None = None
+        self.polling: PollingQueue | None = None
+        self._probe: WebSocket | None = None  # a WebSocket that asks to take over from polling
+        self._upgrading = False  # it has probed: polling requests are answered with NOOP
+        self._inbound: deque[str | bytes | None] = deque()  # None: the session has ended
+        self._worker: gevent.Greenlet | None = None
+        self._reason = ""
+        self.connected = True
+        self.closed = False
+        self.session: Any = None  # the Socket.IO server's Connection
+
+    @property
+    def upgraded(self) -> bool:
+        """Whether the transport is a WebSocket; the upstream server asks."""
+        return self.websocket is not None
+
+    @property
+    def address(self) -> str:
+        return self.handshake.address if self.handshake else ""
+
+    # Outwards
+
+    def send(self, packet: UpstreamPacket) -> bool:
+        """Write a packet to the client, or line it up. Never blocks. Return False where the session has ended."""
+        ours = packets.wrap(packet)
+        if self.websocket is not None:
+            return self.websocket.send(ours.frame)
+        if self.polling is None or self.closed:
+            return False
+        if not self.polling.put(ours):
+            self._ended("slow consumer")
+            return False
+        return True
+
+    def ping(self) -> None:
+        self.send(packets.PING_PACKET)
+
+    def overdue(self) -> None:
+        self.close(reason="ping timeout", code=frames.NORMAL)
+
+    def close(self, wait: bool = False, abort: bool = False, reason: str | None = None, code: int = frames.NORMAL) -> None:
+        """Close the session's transport; the official client takes that for a lost connection and comes back.
+
+        code: the WebSocket close code. wait, abort: the stock server's parameters, without meaning here.
+        """
+        if self.closed:
+            return
+        if self.websocket is not None:
+            self.websocket.close(code, reason=reason or "forced close")
+            return
+        if self.polling is not None:
+            self.polling.put(packets.CLOSE_PACKET)
+        self._ended(reason or "forced close")
+
+    def _ended(self, reason: str) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self._server.forget(self)
+        if self.polling is not None:
+            self.polling.end()
+        probe, self._probe = self._probe, None
+        if probe is not None:
+            probe.close()
+        if self.websocket is not None:
+            self.websocket.close()
+        self._reason = reason
+        self._enqueue(None)
+
+    # Inwards: the WebSocket's Receiver
+
+    def message(self, websocket: WebSocket, data: str | bytes) -> None:
+        if websocket is self._probe:
+            self._probed(websocket, data)
+        else:
+            self.receive(data)
+
+    def lost(self, websocket: WebSocket, reason: str) -> None:
+        if websocket is self._probe:
+            self._probe = None
+            self._upgrading = False
+        elif websocket is self.websocket:
+            self._ended(reason)
+
+    def receive(self, data: str | bytes) -> None:
+        """Take one Engine.IO packet from the client; never blocks."""
+        if self.closed:
+            return
+        kind = data[:1] if isinstance(data, str) else packets.MESSAGE
+        if kind == packets.MESSAGE:
+            self._enqueue(data[1:] if isinstance(data, str) else data)
+        elif kind == packets.PONG:
+            self._server.heartbeat.pong(self)
+        elif kind == packets.CLOSE:
+            self.close(reason="client disconnect")
+        elif kind not in (packets.NOOP, packets.UPGRADE):
+            self.close(reason="parse error", code=frames.PROTOCOL_ERROR)
+
+    def _enqueue(self, data: str | bytes | None) -> None:
+        self._inbound.append(data)
+        if self._worker is None:
+            if self.websocket is not None:
+                self.websocket.pause()
+            self._worker = gevent.spawn(self._work)
+
+    def _work(self) -> None:
+        inbound = self._inbound
+        while inbound:
+            data = inbound.popleft()
+            if data is None:
+                self._server.ended(self, self._reason)
+            elif not self.closed:
+                self._server.deliver(self, data)
+        self._worker = None
+        if self.websocket is not None:
+            self.websocket.resume()
+
+    def settle(self) -> None:
+        """Wait until the packets received so far have been handled."""
+        if self._worker is not None:
+            self._worker.join()
+
+    # Upgrade from polling (protocol document, "Upgrade")
+
+    def probe(self, websocket: WebSocket) -> bool:
+        """Let a WebSocket try to take over; False where this session has or has had one."""
+        if self.websocket is not None or self._probe is not None or self.closed:
+            return False
+        self._probe = websocket
+        return True
+
+    def _probed(self, websocket: WebSocket, data: str | bytes) -> None:
+        if not self._upgrading and data == "2probe":
+            self._upgrading = True
+            websocket.send(packets.PROBE_REPLY.frame)
+            if self.polling is not None and self.polling.polled:
+                self.polling.put(packets.NOOP_PACKET)  # ends the request that waits
+        elif self._upgrading and data == packets.UPGRADE:
+            self._switch(websocket)
+        else:
+            websocket.close(frames.PROTOCOL_ERROR)
+
+    def _switch(self, websocket: WebSocket) -> None:
+        polling, self.polling = self.polling, None
+        self.websocket, self._probe, self._upgrading = websocket, None, False
+        if polling is not None:
+            for packet in polling.take():
+                if packet is not packets.NOOP_PACKET:
+                    websocket.send(packet.frame)
+            polling.end()
+
+    @property
+    def probing(self) -> bool:
+        """Whether a WebSocket is asking to take over."""
+        return self._probe is not None
+
+    @property
+    def upgrading(self) -> bool:
+        """Whether the upgrade is agreed on, so that polling has to stop."""
+        return self._upgrading
+
+    def give_up_upgrade(self, websocket: WebSocket) -> None:
+        """End an upgrade that did not come to its end in time."""
+        if websocket is self._probe:
+            websocket.close(frames.POLICY_VIOLATION)
+
+
+# A session that has ended while its client was between two polls: what it still has to hear is kept for so long.
+LEAVE_S = 10.0
+
+_PLAIN_TEXT = [("Content-Type", "text/plain; charset=UTF-8"), ("Cache-Control", "no-store")]
+
+
+class EngineServer(engineio.Server):
+    """The sessions of this process. WebSockets are handed over by the worker, polling comes as WSGI requests."""
+
+    def __init__(self, gate: Gate, ping_interval_s: float, ping_timeout_s: float, limits: Limits) -> None:
+        super().__init__(
+            async_mode="gevent",
+            logger=logging.getLogger("engineio.server"),
+            monitor_clients=False,
+            cors_allowed_origins=[],  # the gate's business
+            ping_interval=ping_interval_s,
+            ping_timeout=ping_timeout_s,
+        )
+        self.gate = gate
+        self.limits = limits
+        self.heartbeat = Heartbeat(ping_interval_s, ping_timeout_s)
+        self.sockets: dict[str, EngineSocket] = {}
+        self._leaving: dict[str, PollingQueue] = {}
+
+    # Sessions
+
+    def open(self, handshake: Handshake) -> EngineSocket:
+        """Begin a session, still without a transport."""
+        sid = self.generate_id()
+        socket = self.sockets[sid] = EngineSocket(self, sid, handshake)
+        self.heartbeat.add(socket)
+        return socket
+
+    def greet(self, socket: EngineSocket, upgrades: Iterable[str]) -> None:
+        """Send the OPEN packet and tell the Socket.IO server."""
+        socket.send(
+            packets.encode_open(
+                socket.sid, tuple(upgrades), self.ping_interval, self.ping_timeout, self.limits.max_message_bytes
+            )
+        )
+        self.handlers["connect"](socket, socket.handshake)
+
+    def forget(self, socket: EngineSocket) -> None:
+        """Take a session that has ended out of the table."""
+        self.sockets.pop(socket.sid, None)
+        self.heartbeat.discard(socket)
+        if socket.polling is not None:
+            self._leaving[socket.sid] = socket.polling
+            gevent.spawn_later(LEAVE_S, self._leaving.pop, socket.sid, None)
+
+    def deliver(self, socket: EngineSocket, data: str | bytes) -> None:
+        """Hand a MESSAGE to the Socket.IO server. An error ends this session, and no other."""
+        try:
+            self.handlers["message"](socket, data)
+        except Exception:
+            _log.exception("unexpected error in a message; closing its connection")
+            socket.close(reason="server error")
+
+    def ended(self, socket: EngineSocket, reason: str) -> None:
+        """Tell the Socket.IO server that a session has ended."""
+        try:
+            self.handlers["disconnect"](socket, reason)
+        except Exception:
+            _log.exception("unexpected error in a disconnect")
+
+    def send_packet(self, sid: str, pkt: UpstreamPacket) -> None:
+        """The upstream entry for sending; unlike upstream's it never waits."""
+        socket = self.sockets.get(sid)
+        if socket is not None:
+            socket.send(pkt)
+
+    def disconnect(self, sid: str | None = None) -> None:
+        """Close one session, or all."""
+        for socket in list(self.sockets.values()) if sid is None else filter(None, [self.sockets.get(sid)]):
+            socket.close()
+
+    def drain(self, seconds: float) -> None:
+        """Close every transport with 1012 (service restart), evenly over that time, so that clients do not come back
+        elsewhere all at once. New sessions must already be refused (Gate.draining)."""
+        sockets = list(self.sockets.values())
+        started = time.monotonic()
+        for index, socket in enumerate(sockets):
+            wait_s = started + seconds * index / len(sockets) - time.monotonic()
+            if wait_s >= 0.01:
+                gevent.sleep(wait_s)
+            socket.close(reason="server shutdown", code=frames.SERVICE_RESTART)
+
+    # WebSockets, from the worker
+
+    def judge_websocket(self, environ: Mapping[str, Any]) -> Refusal | None:
+        """Say why a WebSocket request is refused, before its upgrade; None: accept it."""
+        request = Request.of(environ)
+        refusal = self.gate.judge(request, environ, len(self.sockets))
+        if refusal is not None or request.sid is None:
+            return refusal
+        socket = self.sockets.get(request.sid)
+        if socket is None:
+            return UNKNOWN_SID
+        return BAD_REQUEST if socket.upgraded or socket.probing else None
+
+    def accept_websocket(self, environ: Mapping[str, Any], sock: Any, received: bytes) -> WebSocket:
+        """Take over a socket whose WebSocket handshake is done. received: bytes that came behind the handshake.
+
+        The caller must not have given up control between judge_websocket and this.
+        """
+        request = Request.of(environ)
+        limits = self.limits
+        if request.sid is None:
+            socket = self.open(Handshake.of(environ, self.gate.trusted_proxies))
+            websocket = WebSocket(sock, socket, limits.max_message_bytes, limits.send_backlog_bytes)
+            socket.websocket = websocket
+            self.greet(socket, ())
+        else:
+            socket = self.sockets[request.sid]
+            websocket = WebSocket(sock, socket, limits.max_message_bytes, limits.send_backlog_bytes)
+            socket.probe(websocket)
+            gevent.spawn_later(UPGRADE_TIMEOUT_S, socket.give_up_upgrade, websocket)
+        websocket.start(received)
+        return websocket
+
+    # Polling, as WSGI
+
+    def handle_request(self, environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        """Serve one request of the polling transport."""
+        if environ["REQUEST_METHOD"] == "OPTIONS":
+            return self._respond(environ, start_response, ("204 No Content", [], b""))
+        request = Request.of(environ)
+        refusal = self.gate.judge(request, environ, len(self.sockets))
+        if refusal is None and request.transport != "polling":
+            refusal = BAD_REQUEST  # a WebSocket request that asked for no upgrade
+        if refusal is not None:
+            return self._respond(environ, start_response, refusal.response())
+        if request.sid is None:
+            response = self._open_polling(environ)
+        elif request.sid in self._leaving:
+            response = _payload(self._leaving.pop(request.sid).take() or [packets.CLOSE_PACKET])
+        else:
+            socket = self.sockets.get(request.sid)
+            if socket is None:
+                response = UNKNOWN_SID.response()
+            elif socket.polling is None:
+                response = BAD_REQUEST.response()  # upgraded
+            elif request.method == "GET":
+                response = self._poll(socket, socket.polling, environ)
+            else:
+                response = self._post(socket, socket.polling, environ)
+        return self._respond(environ, start_response, response)
+
+    def _respond(self, environ: dict[str, Any], start_response: StartResponse, response: Response) -> list[bytes]:
+        status, headers, body = response
+        start_response(status, headers + self.gate.origins.headers(environ))
+        return [body]
+
+    def _open_polling(self, environ: dict[str, Any]) -> Response:
+        socket = self.open(Handshake.of(environ, self.gate.trusted_proxies))
+        polling = socket.polling = PollingQueue(self.limits.send_backlog_bytes)
+        self.greet(socket, self.gate.upgrades)
+        return _payload(polling.take())
+
+    def _poll(self, socket: EngineSocket, polling: PollingQueue, environ: dict[str, Any]) -> Response:
+        if socket.upgrading:
+            return _payload([packets.NOOP_PACKET])
+        if polling.polled:
+            socket.close(reason="transport error")  # two polls at once: no client does that
+            return BAD_REQUEST.response()
+        with _Departure(environ.get("socket_server.sock"), lambda: socket.close(reason="transport close")):
+            polling.wait(self.ping_interval + self.ping_timeout)
+        if socket.upgrading or socket.upgraded:
+            return _payload([packets.NOOP_PACKET])  # the rest goes over the WebSocket
+        if socket.closed:
+            self._leaving.pop(socket.sid, None)
+        return _payload(polling.take() or [packets.NOOP_PACKET])
+
+    def _post(self, socket: EngineSocket, polling: PollingQueue, environ: dict[str, Any]) -> Response:
+        if polling.taken:
+            socket.close(reason="transport error")  # two posts at once: no client does that
+            return BAD_REQUEST.response()
+        polling.taken = True
+        try:
+            body = _read_body(environ, self.limits.max_message_bytes)
+            if body is None:
+                socket.close(reason="transport error")
+                return TOO_LARGE.response()
+            for packet in packets.decode_payload(body):
+                socket.receive(packet)
+            socket.settle()
+        except ValueError:
+            socket.close(reason="parse error")
+            return BAD_REQUEST.response()
+        finally:
+            polling.taken = False
+        return "200 OK", list(_PLAIN_TEXT), b"ok"
+
+
+def _payload(contents: list[Packet]) -> Response:
+    return "200 OK", list(_PLAIN_TEXT), packets.encode_payload(contents)
+
+
+def _read_body(environ: Mapping[str, Any], max_bytes: int) -> bytes | None:
+    """Return a request's body; None where it is larger, by its declaration or in fact."""
+    try:
+        declared = int(environ.get("CONTENT_LENGTH") or 0)
+    except ValueError:
+        return None
+    if declared > max_bytes:
+        return None
+    body: bytes = environ["wsgi.input"].read(max_bytes + 1)
+    return body if len(body) <= max_bytes else None
+
+
+class _Departure:
+    """Watches the socket of a request that waits, and calls when the client has hung up."""
+
+    def __init__(self, sock: Any, gone: Callable[[], object]) -> None:
+        self._sock = sock
+        self._gone = gone
+        self._watcher = gevent.get_hub().loop.io(sock.fileno(), 1) if sock is not None else None
+
+    def __enter__(self) -> None:
+        if self._watcher is not None:
+            self._watcher.start(self._readable)
+
+    def __exit__(self, *_: object) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher.close()
+
+    def _readable(self) -> None:
+        self._watcher.stop()
+        try:
+            # MSG_PEEK leaves a pipelined request where it is; TLS sockets have no peek and are not watched.
+            gone = not self._sock._sock.recv(1, 2)
+        except OSError:
+            gone = True
+        if gone:
+            self._gone()

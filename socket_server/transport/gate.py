@@ -1,0 +1,106 @@
+"""The gate: which Engine.IO requests are let in, decided before anything is allocated or upgraded.
+
+The error bodies `{"code", "message"}` are those of the Node.js server, which clients know.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qs
+
+import orjson
+
+from socket_server.transport.handshake import Network
+from socket_server.transport.origins import Origins
+
+PATH = "/socket.io/"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is refused."""
+
+    status: HTTPStatus
+    code: int
+    message: str
+
+    def response(self) -> tuple[str, list[tuple[str, str]], bytes]:
+        """Return status line, headers and body."""
+        headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
+        if self.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            headers.append(("Retry-After", "1"))
+        body = orjson.dumps({"code": self.code, "message": self.message})
+        return f"{self.status.value} {self.status.phrase}", headers, body
+
+
+UNKNOWN_TRANSPORT = Refusal(HTTPStatus.BAD_REQUEST, 0, "Transport unknown")
+UNKNOWN_SID = Refusal(HTTPStatus.BAD_REQUEST, 1, "Session ID unknown")
+BAD_METHOD = Refusal(HTTPStatus.BAD_REQUEST, 2, "Bad handshake method")
+BAD_REQUEST = Refusal(HTTPStatus.BAD_REQUEST, 3, "Bad request")
+BAD_ORIGIN = Refusal(HTTPStatus.FORBIDDEN, 4, "Forbidden: this origin is not in CLIENT_URL")
+BAD_VERSION = Refusal(HTTPStatus.BAD_REQUEST, 5, "Unsupported protocol version")
+TOO_LARGE = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, 3, "Payload too large")
+FULL = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, 3, "Too many connections")
+DRAINING = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, 3, "Shutting down")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The part of an Engine.IO request that routing needs."""
+
+    method: str
+    transport: str
+    sid: str | None
+    version: str
+
+    @classmethod
+    def of(cls, environ: Mapping[str, Any]) -> "Request":
+        try:
+            query = parse_qs(environ.get("QUERY_STRING", ""), max_num_fields=50)
+        except ValueError:
+            query = {}
+        return cls(
+            method=environ.get("REQUEST_METHOD", ""),
+            transport=query.get("transport", [""])[0],
+            sid=query["sid"][0] if "sid" in query else None,
+            version=query.get("EIO", [""])[0],
+        )
+
+
+class Gate:
+    """What this server lets in. draining: it lets no new session in."""
+
+    def __init__(
+        self,
+        origins: Origins,
+        max_connections: int,
+        trusted_proxies: Sequence[Network] = (),
+        transports: Sequence[str] = ("polling", "websocket"),
+    ) -> None:
+        self.origins = origins
+        self.trusted_proxies = tuple(trusted_proxies)
+        self.draining = False
+        self._max_connections = max_connections
+        self._transports = tuple(transports)
+
+    @property
+    def upgrades(self) -> tuple[str, ...]:
+        """What a polling session may upgrade to."""
+        return tuple(name for name in self._transports if name == "websocket")
+
+    def judge(self, request: Request, environ: Mapping[str, Any], open_sessions: int) -> Refusal | None:
+        """Say why a request is refused; None: let it in."""
+        if not self.origins.allow(environ):
+            return BAD_ORIGIN
+        if request.transport not in self._transports:
+            return UNKNOWN_TRANSPORT
+        if request.sid is not None:
+            return None if request.method in ("GET", "POST") else BAD_REQUEST
+        if request.method != "GET":
+            return BAD_METHOD
+        if request.version != "4":
+            return BAD_VERSION
+        if self.draining:
+            return DRAINING
+        return FULL if open_sessions >= self._max_connections else None

@@ -1,0 +1,219 @@
+"""The Socket.IO server (protocol 5): the default namespace over either Engine.IO server, and its Flask-SocketIO face.
+
+Source: github.com/socketio/socket.io-protocol. A malformed packet closes the connection, as on the Node.js server.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import flask
+import flask_socketio
+import gevent.monkey
+import socketio
+from engineio.packet import Packet as EnginePacket
+
+from socket_server import log
+from socket_server.transport import packets
+from socket_server.transport.connection import Connection
+from socket_server.transport.deadlines import Deadlines
+from socket_server.transport.gate import PATH, Gate
+from socket_server.transport.handshake import Handshake
+from socket_server.transport.limits import Limits
+from socket_server.transport.packets import Packet
+from socket_server.transport.rooms import Rooms
+
+_log = log.logger("Socket.IO")
+
+# Under threads the engine is upstream's, which drops what is unsent when it closes: it gets this long to send it.
+_THREADED_GOODBYE_S = 2.0
+
+_DISCONNECT = Packet(b"41")
+
+
+def on_gevent() -> bool:
+    """Whether this process runs on gevent (the gunicorn worker) rather than on threads (`flask run`)."""
+    return bool(gevent.monkey.is_module_patched("socket"))
+
+
+class SocketServer(socketio.Server):
+    """Connections, their events and acknowledgements; everything it sends goes out through the engine's `send`."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        limits: Limits,
+        deadlines: Deadlines,
+        ping_interval_s: float,
+        ping_timeout_s: float,
+    ) -> None:
+        self._limits = limits
+        self._deadlines = deadlines
+        self.rooms_of = Rooms()
+        super().__init__(
+            client_manager=self.rooms_of,
+            logger=logging.getLogger("socketio.server"),
+            always_connect=True,
+            async_handlers=False,
+            gate=gate,
+            limits=limits,
+            ping_interval_s=ping_interval_s,
+            ping_timeout_s=ping_timeout_s,
+        )
+
+    def _engineio_server_class(self) -> Callable[..., Any]:
+        if not on_gevent():
+            from socket_server.transport.threaded import ThreadedEngine
+
+            return lambda async_handlers, **options: ThreadedEngine(**options)
+        from socket_server.transport.engine import EngineServer
+
+        return lambda async_handlers, **options: EngineServer(**options)
+
+    # From the engine
+
+    def _handle_eio_connect(self, engine: Any, handshake: Handshake) -> None:
+        engine.session = None
+        engine.handshake = handshake
+        self._deadlines.after(self._limits.connect_timeout_s, lambda: self._connect_overdue(engine))
+
+    def _connect_overdue(self, engine: Any) -> None:
+        if engine.session is None and not engine.closed:
+            _log.info("closed: no CONNECT within %g s, address=%s", self._limits.connect_timeout_s, engine.address)
+            engine.close(reason="connect timeout")
+
+    def _handle_eio_message(self, engine: Any, data: str | bytes) -> None:
+        try:
+            self._dispatch(engine, data)
+        except (ValueError, RecursionError) as error:
+            _log.info("closed: bad packet (%s)", error)
+            engine.close(reason="parse error")
+
+    def _dispatch(self, engine: Any, data: str | bytes) -> None:
+        connection: Connection | None = engine.session
+        if connection is not None and connection.partial is not None:
+            packet, attachments = connection.partial
+            if not isinstance(data, bytes):
+                raise ValueError("text instead of a binary attachment")
+            attachments.append(data)
+            if len(attachments) == packet.attachments:
+                connection.partial = None
+                self._handle(connection, packet, packets.attach(packet.data, attachments))
+            return
+        if not isinstance(data, str):
+            raise ValueError("binary attachment of nothing")
+        packet = packets.decode_socket_packet(data)
+        if packet.namespace != "/":
+            self._refuse_namespace(engine, packet)
+        elif packet.kind == packets.CONNECT:
+            if connection is not None:
+                raise ValueError("second CONNECT")
+            self._connect(engine, packet.data)
+        elif connection is None:
+            raise ValueError("packet before CONNECT")
+        elif packet.attachments:
+            connection.partial = (packet, [])
+        else:
+            self._handle(connection, packet, packet.data)
+
+    def _refuse_namespace(self, engine: Any, packet: packets.SocketPacket) -> None:
+        if packet.kind == packets.CONNECT:
+            refusal = '{"message":"Invalid namespace"}'
+            engine.send(Packet(f"44{packet.namespace},{refusal}".encode()))
+
+    def _connect(self, engine: Any, auth: Any) -> None:
+        connection = Connection(self.eio.generate_id(), engine, engine.handshake)
+        engine.session = connection
+        self.rooms_of.add(connection)
+        connection.send(packets.encode_connect(connection.sid))
+        try:
+            self._trigger_event("connect", "/", connection, auth)
+        finally:
+            connection.handshake = engine.handshake = None
+
+    def _handle(self, connection: Connection, packet: packets.SocketPacket, data: Any) -> None:
+        if packet.kind == packets.DISCONNECT:
+            self.ended(connection, "client namespace disconnect")
+        elif packet.kind in (packets.ACK, packets.BINARY_ACK):
+            self.manager.trigger_callback(connection.sid, packet.id, data)
+        else:
+            answer = self._trigger_event(data[0], "/", connection, *data[1:])
+            if packet.id is not None and answer is not self.not_handled:
+                self._acknowledge(connection, packet.id, answer)
+
+    def _acknowledge(self, connection: Connection, number: int, answer: Any) -> None:
+        arguments = [] if answer is None else list(answer) if isinstance(answer, tuple) else [answer]
+        encoded = socketio.packet.Packet(socketio.packet.ACK, data=arguments, id=number).encode()
+        for part in encoded if isinstance(encoded, list) else [encoded]:
+            connection.engine.send(packets.wrap(EnginePacket(int(packets.MESSAGE), part)))
+
+    def _handle_eio_disconnect(self, engine: Any, reason: str) -> None:
+        if engine.session is not None:
+            self.ended(engine.session, reason)
+
+    def ended(self, connection: Connection, reason: str) -> None:
+        """Let a connection go and tell its handler, once."""
+        if self.rooms_of.remove(connection):
+            self._trigger_event("disconnect", "/", connection, reason)
+
+    def _trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
+        handler = self.handlers["/"].get(event)
+        return self.not_handled if handler is None else handler(*args)
+
+    # Outwards
+
+    def disconnect_connection(self, connection: Connection, reason: str = "server namespace disconnect") -> None:
+        """Send DISCONNECT, after which the official client does not come back by itself, and close the transport."""
+        if connection.sid not in self.rooms_of.connections:
+            return
+        connection.send(_DISCONNECT)
+        self.ended(connection, reason)
+        engine: Any = connection.engine
+        if on_gevent():
+            engine.close(reason=reason)
+        else:
+            self._deadlines.after(_THREADED_GOODBYE_S, lambda: engine.close(reason=reason))
+
+    def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
+        """The upstream entry: disconnect by sid."""
+        connection = self.rooms_of.connections.get(sid)
+        if connection is not None:
+            self.disconnect_connection(connection)
+
+
+class Middleware:
+    """Sends what is under /socket.io/ to the Engine.IO server and all else to Flask."""
+
+    def __init__(self, engine: Any, wsgi_app: Callable[..., Any]) -> None:
+        self._engine = engine
+        self._wsgi_app = wsgi_app
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        if environ["PATH_INFO"].startswith(PATH):
+            return self._engine.handle_request(environ, start_response)
+        return self._wsgi_app(environ, start_response)
+
+
+class SocketIO(flask_socketio.SocketIO):
+    """Flask-SocketIO on our server.
+
+    Its handlers are registered as ever (`@socketio.on("auth")`) and get the Connection as their first argument in place of
+    a Flask request context: that would keep the whole handshake request alive for as long as the connection lives.
+    """
+
+    server: SocketServer
+
+    def init_app(self, app: flask.Flask, **kwargs: Any) -> None:
+        """Build the server (kwargs are SocketServer's) and put it in front of the app."""
+        app.extensions["socketio"] = self
+        self.server = SocketServer(**kwargs)
+        self.async_mode = self.server.async_mode
+        for name, handler, namespace in self.handlers:
+            self.server.on(name, handler, namespace=namespace)
+        self.sockio_mw = Middleware(self.server.eio, app.wsgi_app)
+        app.wsgi_app = self.sockio_mw  # type: ignore[method-assign]
+
+    def _handle_event(
+        self, handler: Callable[..., Any], message: str, namespace: str, connection: Connection, *args: Any
+    ) -> Any:
+        return handler(connection, *args)

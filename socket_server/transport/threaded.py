@@ -1,0 +1,76 @@
+"""The Engine.IO server under `flask run`: upstream's own, threads and all. For development; production runs on gevent."""
+
+import logging
+from typing import Any
+
+import engineio
+from engineio.exceptions import EngineIOError
+
+from socket_server.transport.gate import Gate, Request
+from socket_server.transport.handshake import Handshake
+from socket_server.transport.limits import Limits
+from socket_server.transport.packets import Packet
+
+
+class ThreadedSession:
+    """Upstream's Engine.IO socket with the face of EngineSocket."""
+
+    def __init__(self, socket: Any, handshake: Handshake) -> None:
+        self._socket = socket
+        self.sid: str = socket.sid
+        self.handshake: Handshake | None = handshake
+        self.address = handshake.address
+        self.session: Any = None
+
+    @property
+    def upgraded(self) -> bool:
+        return bool(self._socket.upgraded)
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._socket.closed)
+
+    def send(self, pkt: Packet) -> bool:
+        try:
+            self._socket.send(pkt)
+        except EngineIOError:
+            return False  # closed meanwhile
+        return True
+
+    def close(self, reason: str | None = None) -> None:
+        self._socket.close(wait=False, reason=reason)
+
+
+class ThreadedEngine(engineio.Server):
+    """Upstream's server behind our gate; its events carry the session and the handshake, as EngineServer's do."""
+
+    def __init__(self, gate: Gate, ping_interval_s: float, ping_timeout_s: float, limits: Limits) -> None:
+        super().__init__(
+            async_mode="threading",
+            logger=logging.getLogger("engineio.server"),
+            cors_allowed_origins=[],
+            ping_interval=ping_interval_s,
+            ping_timeout=ping_timeout_s,
+            max_http_buffer_size=limits.max_message_bytes,
+        )
+        self.gate = gate
+
+    def handle_request(self, environ: dict[str, Any], start_response: Any) -> Any:
+        refusal = self.gate.judge(Request.of(environ), environ, len(self.sockets))
+        if refusal is not None:
+            status, headers, body = refusal.response()
+            start_response(status, headers + self.gate.origins.headers(environ))
+            return [body]
+        return super().handle_request(environ, start_response)
+
+    def _cors_headers(self, environ: dict[str, Any]) -> list[tuple[str, str]]:
+        return self.gate.origins.headers(environ)
+
+    def _trigger_event(self, event: str, *args: Any, run_async: bool = False) -> Any:
+        sid, *rest = args
+        socket = self.sockets[sid]
+        if event == "connect":
+            handshake = Handshake.of(rest[0], self.gate.trusted_proxies)
+            socket.session, rest = ThreadedSession(socket, handshake), [handshake]
+        # In the caller's thread, which is the client's: its packets are handled in order.
+        return super()._trigger_event(event, socket.session, *rest, run_async=False)

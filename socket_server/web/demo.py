@@ -1,0 +1,88 @@
+"""The page at /: sign in as a user, send a notification, watch it arrive. In development, or with DEMO=1."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from flask import Blueprint, Response, abort, request, send_from_directory
+
+from socket_server import __version__
+from socket_server.api.broadcast import is_local_request
+from socket_server.api.errors import json_response
+from socket_server.auth import tokens
+from socket_server.config import Settings
+from socket_server.errors import RequestError
+
+_HERE = Path(__file__).parent
+_CLIENT_DIR = _HERE / "client"  # `make run` puts the official client there
+_CLIENT_FILE = "socket.io.min.js"
+_CLIENT_VERSION = "4.8.4"
+_CDN = "https://cdn.socket.io"
+# The subresource integrity of dist/socket.io.min.js in the npm package socket.io-client of that version.
+_CLIENT_INTEGRITY = ""
+
+TOKEN_LIFETIME_S = 86_400
+
+_CSP = (
+    f"default-src 'self'; script-src 'self' {_CDN}; connect-src 'self' ws: wss:; img-src 'self' https: data:; "
+    "style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+)
+
+
+def blueprint(settings: Settings, minting_secret: str) -> Blueprint:
+    """minting_secret: what development tokens are signed with; empty: none are minted."""
+    bp = Blueprint("demo", __name__)
+    can_mint = settings.development and bool(minting_secret)
+
+    @bp.get("/")
+    def page() -> Response:
+        return send_from_directory(_HERE / "static", "index.html")
+
+    @bp.get("/demo/static/<path:name>")
+    def static_file(name: str) -> Response:
+        return send_from_directory(_HERE / "static", name)
+
+    @bp.get(f"/demo/{_CLIENT_FILE}")
+    def client() -> Response:
+        return send_from_directory(_CLIENT_DIR, _CLIENT_FILE)
+
+    @bp.get("/demo/config.json")
+    def config() -> Response:
+        placed = (_CLIENT_DIR / _CLIENT_FILE).is_file()
+        source: dict[str, Any] = {"src": f"/demo/{_CLIENT_FILE}", "integrity": None}
+        if not placed:
+            source = {"src": f"{_CDN}/{_CLIENT_VERSION}/{_CLIENT_FILE}", "integrity": _CLIENT_INTEGRITY}
+        return json_response(
+            {
+                "mode": settings.app_env,
+                "client": source,
+                "canMint": can_mint,
+                "needsApiKey": not settings.api_open and bool(settings.api_keys or not settings.development),
+                "version": __version__,
+            }
+        )
+
+    @bp.post("/demo/token")
+    def token() -> Response:
+        """Mint a token for a user: in development, for this machine only."""
+        if not can_mint:
+            abort(404)
+        if not is_local_request():
+            raise RequestError(403, "Forbidden", "development tokens are minted for calls from this machine only")
+        body = request.get_json(silent=True)
+        user_id = tokens.user_id_text(body.get("userId")) if isinstance(body, dict) else None
+        if not user_id or len(user_id) > 200:
+            raise RequestError(400, "userId is required", 'send {"userId": "123"} as application/json')
+        now = time.time()
+        minted = tokens.mint(user_id, minting_secret, settings, TOKEN_LIFETIME_S, now)
+        return json_response({"token": minted, "expiresAt": int(now) + TOKEN_LIFETIME_S})
+
+    @bp.after_request
+    def protect(response: Response) -> Response:
+        response.headers["Content-Security-Policy"] = _CSP
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+    return bp
