@@ -1,9 +1,9 @@
 """What can go wrong, in one tree.
 
-    SocketServerError
-        ConfigError            a setting is missing or bad: the server does not start
-        RequestError           a REST request is refused: a status, an error and how to mend it
-        AuthenticationError    a connection is not who it says it is: a message and a code
+SocketServerError
+    ConfigError            a setting is missing or bad: the server does not start
+    RequestError           a REST request is refused: a status, an error and how to mend it
+    AuthenticationError    a connection is not who it says it is: a message and a code
 """
 
 from collections.abc import Sequence

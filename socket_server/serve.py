@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from gunicorn.app.base import BaseApplication
+
 from socket_server import config, log
 from socket_server.config import Settings
 from socket_server.errors import ConfigError
@@ -105,3 +107,16 @@ def raise_descriptor_limit(wanted: int) -> str | None:
         f"this process may open {soft} files, fewer than MAX_CONNECTIONS needs ({wanted}): raise the limit "
         f"(ulimit -n {wanted}, LimitNOFILE= in systemd, ulimits in Docker) or lower MAX_CONNECTIONS"
     )
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn without its command line, for `socket-server run`: the same settings, from any directory."""
+
+    def load_config(self) -> None:
+        for name, value in gunicorn_settings().items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        from socket_server.app import create_app  # in the worker, once gevent is set up
+
+        return create_app()

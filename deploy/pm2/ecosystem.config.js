@@ -32,12 +32,14 @@ module.exports = {
       exec_mode: 'fork',
       instances: 1,
 
-      // The signal goes to the shell alone. Milliseconds; longer than DRAIN_SECONDS (10 s).
+      // The signal goes to the shell alone. Milliseconds; 10 s or more above DRAIN_SECONDS (10 s).
       treekill: false,
       kill_timeout: 30000,
 
-      // A wrong setting stays wrong: give up after 5 starts that did not last 10 seconds.
+      // Exit status 2 is a wrong setting, which a restart does not mend; the log says which. For other failures, give up
+      // after 5 starts that did not last 10 seconds.
       autorestart: true,
+      stop_exit_codes: [2],
       min_uptime: 10000,
       max_restarts: 5,
 

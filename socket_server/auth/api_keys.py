@@ -24,7 +24,8 @@ class ApiKeys:
             return False
         candidate = presented.strip().encode()
         # Every key is compared, so that the time taken does not tell which one matched.
-        return any([hmac.compare_digest(candidate, key) for key in self._keys])
+        matches = [hmac.compare_digest(candidate, key) for key in self._keys]
+        return any(matches)
 
 
 def is_loopback_call(remote_address: str, host_header: str, forwarded: bool) -> bool:

@@ -22,7 +22,7 @@ MAX_SET_BYTES = 1_048_576
 _ALGORITHMS_OF_TYPE = {"RSA": RSA_ALGORITHMS, "EC": EC_ALGORITHMS, "OKP": EDDSA_ALGORITHMS}
 
 
-class UnknownKey(Exception):
+class UnknownKeyError(Exception):
     """No key of the set fits this token."""
 
 
@@ -30,7 +30,7 @@ class KeySet(Protocol):
     """Public keys by `kid`."""
 
     def find(self, kid: Any, algorithm: str) -> list[Any]:
-        """Return the keys that may have signed a token with this `kid` and algorithm. Raises UnknownKey."""
+        """Return the keys that may have signed a token with this `kid` and algorithm. Raises UnknownKeyError."""
         ...
 
 
@@ -64,15 +64,11 @@ class RemoteKeySet:
             self._refresh(wait=not found)
             found = self._matching(kid, algorithm)
         if not found:
-            raise UnknownKey
+            raise UnknownKeyError
         return found
 
     def _matching(self, kid: Any, algorithm: str) -> list[Any]:
-        return [
-            key.key
-            for key in self._keys
-            if (kid is None or key.key_id == kid) and algorithm in _algorithms_of(key)
-        ]
+        return [key.key for key in self._keys if (kid is None or key.key_id == kid) and algorithm in _algorithms_of(key)]
 
     def _refresh(self, wait: bool) -> None:
         if not self._lock.acquire(blocking=wait):

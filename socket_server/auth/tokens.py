@@ -17,8 +17,8 @@ import jwt
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.warnings import InsecureKeyLengthWarning
 
-from socket_server.auth.keys import KeySet, UnknownKey
-from socket_server.config import HMAC_ALGORITHMS, Settings
+from socket_server.auth.keys import KeySet, UnknownKeyError
+from socket_server.config import HMAC_ALGORITHMS, Settings, algorithms_of_pem
 from socket_server.errors import AuthenticationError
 
 # Longer than any token an identity provider makes, short enough that parsing one costs nothing.
@@ -91,7 +91,7 @@ class TokenVerifier:
         if self._jwks is not None:
             try:
                 keys += self._jwks.find(header.get("kid"), algorithm)
-            except UnknownKey:
+            except UnknownKeyError:
                 pass
         return keys
 

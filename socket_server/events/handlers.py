@@ -55,9 +55,7 @@ class ConnectionEvents:
         """Authenticate by what the handshake carried, or give the client AUTH_TIMEOUT to send `auth`."""
         handshake = connection.handshake
         assert handshake is not None
-        _log.info(
-            "connected sid=%s transport=%s address=%s", connection.sid, connection.transport, connection.address
-        )
+        _log.info("connected sid=%s transport=%s address=%s", connection.sid, connection.transport, connection.address)
 
         def find() -> Credentials | None:
             return credentials.from_handshake(

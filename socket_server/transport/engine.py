@@ -114,7 +114,7 @@ class EngineSocket:
         self._probe: WebSocket | None = None  # a WebSocket that asks to take over from polling
         self._upgrading = False  # it has probed: polling requests are answered with NOOP
         self._inbound: deque[str | bytes | None] = deque()  # None: the session has ended
-        self._worker: gevent.Greenlet | None = None
+        self._worker: gevent.Greenlet[..., None] | None = None
         self._reason = ""
         self.connected = True
         self.closed = False
@@ -159,8 +159,6 @@ class EngineSocket:
         if self.websocket is not None:
             self.websocket.close(code, reason=reason or "forced close")
             return
-        if self.polling is not None:
-            self.polling.put(packets.CLOSE_PACKET)
         self._ended(reason or "forced close")
 
     def _ended(self, reason: str) -> None:
@@ -411,7 +409,7 @@ class EngineServer(engineio.Server):
         if request.sid is None:
             response = self._open_polling(environ)
         elif request.sid in self._leaving:
-            response = _payload(self._leaving.pop(request.sid).take() or [packets.CLOSE_PACKET])
+            response = self._part(request.sid) if request.method == "GET" else _OK
         else:
             socket = self.sockets.get(request.sid)
             if socket is None:
@@ -445,9 +443,17 @@ class EngineServer(engineio.Server):
             polling.wait(self.ping_interval + self.ping_timeout)
         if socket.upgrading or socket.upgraded:
             return _payload([packets.NOOP_PACKET])  # the rest goes over the WebSocket
-        if socket.closed:
-            self._leaving.pop(socket.sid, None)
-        return _payload(polling.take() or [packets.NOOP_PACKET])
+        return self._part(socket.sid) if socket.closed else _payload(polling.take() or [packets.NOOP_PACKET])
+
+    def _part(self, sid: str) -> Response:
+        """Answer a poll of a session that has ended: what it still has to hear, and CLOSE in a response of its own, or
+        the official client would act on the CLOSE before it has looked at the rest."""
+        polling = self._leaving.get(sid)
+        rest = [] if polling is None else polling.take()
+        if rest:
+            return _payload(rest)
+        self._leaving.pop(sid, None)
+        return _payload([packets.CLOSE_PACKET])
 
     def _post(self, socket: EngineSocket, polling: PollingQueue, environ: dict[str, Any]) -> Response:
         if polling.taken:
@@ -467,11 +473,14 @@ class EngineServer(engineio.Server):
             return BAD_REQUEST.response()
         finally:
             polling.taken = False
-        return "200 OK", list(_PLAIN_TEXT), b"ok"
+        return _OK
+
+
+_OK: Response = ("200 OK", _PLAIN_TEXT, b"ok")
 
 
 def _payload(contents: list[Packet]) -> Response:
-    return "200 OK", list(_PLAIN_TEXT), packets.encode_payload(contents)
+    return "200 OK", _PLAIN_TEXT, packets.encode_payload(contents)
 
 
 def _read_body(environ: Mapping[str, Any], max_bytes: int) -> bytes | None:
@@ -504,7 +513,8 @@ class _Departure:
             self._watcher.close()
 
     def _readable(self) -> None:
-        self._watcher.stop()
+        if self._watcher is not None:
+            self._watcher.stop()
         try:
             # MSG_PEEK leaves a pipelined request where it is; TLS sockets have no peek and are not watched.
             gone = not self._sock._sock.recv(1, 2)

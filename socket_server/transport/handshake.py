@@ -23,9 +23,7 @@ class Handshake:
     def of(cls, environ: Mapping[str, Any], trusted: Sequence[Network] = ()) -> "Handshake":
         """Read a WSGI environment."""
         return cls(
-            address=client_address(
-                environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""), trusted
-            ),
+            address=client_address(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""), trusted),
             user_agent=environ.get("HTTP_USER_AGENT", "")[:_MAX_USER_AGENT_CHARS],
             cookie=environ.get("HTTP_COOKIE", ""),
             authorization=environ.get("HTTP_AUTHORIZATION", ""),

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import gevent
 
-
 # A beat serves so many sessions at most, then lets others run: the ones that connected together are due together.
 _SESSIONS_PER_BEAT = 200
 _SOON_S = 0.002

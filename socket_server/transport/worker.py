@@ -32,7 +32,9 @@ from socket_server.transport.gate import PATH
 _log = log.logger("Server")
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
-_SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+_SWITCHING = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+)
 
 # How long requests in flight may take after the drain, before the process ends all the same.
 FINISH_S = 1.0
@@ -80,12 +82,15 @@ class Handler(WebSocketHandler, PyWSGIHandler):
             PyWSGIHandler.log_request(self)
 
     def _upgrade(self) -> None:
+        """Answer an opening handshake as RFC 6455 section 4.2 asks, and hand the socket to the engine."""
         environ, engine = self.environ, self.server.engine
         accept = accept_key(environ.get("HTTP_SEC_WEBSOCKET_KEY", ""))
+        asked = "upgrade" in environ.get("HTTP_CONNECTION", "").lower()
         if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
-            self._answer("426 Upgrade Required", [("Sec-WebSocket-Version", "13")], b"WebSocket version 13 is spoken here\n")
+            version = [("Sec-WebSocket-Version", "13")]
+            self._answer("426 Upgrade Required", version, b"WebSocket version 13 is spoken here\n")
             return
-        if accept is None or self.request_version != "HTTP/1.1" or "upgrade" not in environ.get("HTTP_CONNECTION", "").lower():
+        if accept is None or not asked or self.request_version != "HTTP/1.1":
             self._answer("400 Bad Request", [], b"not a WebSocket handshake\n")
             return
         refusal = engine.judge_websocket(environ)
@@ -210,7 +215,7 @@ class Worker(GeventWebSocketWorker):
             drain.join(0.5)
             if self._hurry:  # a second, impatient signal
                 break
-        with gevent.Timeout(FINISH_S, False):
+        with gevent.Timeout(FINISH_S, False):  # type: ignore[arg-type]  # False: silently
             while any(server.requests for server in servers):
                 gevent.sleep(0.02)
         for server in servers:

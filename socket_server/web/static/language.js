@@ -10,6 +10,7 @@ const count = (n, one, many) => (n === 1 ? `1 ${one}` : `${n} ${many}`);
 
 const TEXTS = {
   en: {
+    pageTitle: "socket-server · live demo",
     skip: "Skip to the connections",
     headline: "Send a notification. Watch it arrive.",
     lead: "Open a few connections, as one user or as many, and send to all of them at once.",
@@ -128,6 +129,7 @@ const TEXTS = {
   },
 
   he: {
+    pageTitle: "socket-server · הדגמה חיה",
     skip: "דילוג אל החיבורים",
     headline: "שולחים התראה. רואים אותה מגיעה.",
     lead: "פותחים כמה חיבורים, של משתמש אחד או של כמה, ושולחים לכולם בבת אחת.",

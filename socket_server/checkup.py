@@ -1,0 +1,92 @@
+"""The checkup behind `socket-server doctor`: would this server start here, and serve as many as it promises?"""
+
+import resource
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from socket_server.config import Settings
+from socket_server.errors import ConfigError
+from socket_server.serve import SPARE_DESCRIPTORS
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    good: bool
+    text: str
+
+
+def examine(load: Callable[[], Settings]) -> Iterator[Finding]:
+    """Look at the settings first; the rest makes sense only where they are good."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding(sys.version_info >= (3, 11), f"Python {version} (3.11 or later is needed)")
+    try:
+        settings = load()
+    except ConfigError as error:
+        yield from (Finding(False, problem) for problem in error.problems)
+        return
+    yield Finding(True, f"the settings are complete, mode {settings.app_env}")
+    yield from (Finding(False, warning) for warning in settings.warnings())
+    yield port(settings)
+    yield descriptors(settings)
+    if settings.ssl_cert:
+        yield certificate(settings)
+    if settings.jwt_jwks_url:
+        yield key_set(settings)
+
+
+def port(settings: Settings) -> Finding:
+    """Can the server listen where it is told to?"""
+    where = f"{settings.host} port {settings.port}"
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            mend = "stop what listens there, or set another PORT"
+            if isinstance(error, PermissionError):
+                mend = "ports below 1024 need a privilege: set PORT=3001 and put nginx in front"
+            return Finding(False, f"cannot listen on {where}: {error.strerror or error}; {mend}")
+    return Finding(True, f"{where} is free")
+
+
+def descriptors(settings: Settings) -> Finding:
+    """Do the process's limits allow MAX_CONNECTIONS?"""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = settings.max_connections + SPARE_DESCRIPTORS
+    if hard == resource.RLIM_INFINITY or hard >= wanted:
+        return Finding(True, f"enough file descriptors for MAX_CONNECTIONS={settings.max_connections}")
+    return Finding(
+        False,
+        f"the hard limit of open files is {hard}, MAX_CONNECTIONS={settings.max_connections} needs {wanted}: raise it "
+        "(LimitNOFILE= in systemd, ulimits in Docker, /etc/security/limits.conf) or lower MAX_CONNECTIONS",
+    )
+
+
+def certificate(settings: Settings) -> Finding:
+    """Do certificate and key load, and belong together?"""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.ssl_cert, settings.ssl_key)
+    except (OSError, ssl.SSLError) as error:
+        return Finding(False, f"SSL_CERT and SSL_KEY do not work together: {error}; give the chain and its private key")
+    return Finding(True, "SSL_CERT and SSL_KEY belong together")
+
+
+def key_set(settings: Settings) -> Finding:
+    """Does the JWK Set answer, with keys that can be used?"""
+    import requests
+
+    from socket_server.auth.keys import fetch_json, public_keys
+
+    try:
+        keys = public_keys(fetch_json(settings.jwt_jwks_url))
+    except (requests.RequestException, ValueError) as error:
+        return Finding(False, f"JWT_JWKS_URL does not answer with a JWK Set: {error}")
+    if not keys:
+        return Finding(False, "JWT_JWKS_URL has no usable signature key: RSA, EC or OKP keys with use=sig are taken")
+    return Finding(True, f"JWT_JWKS_URL has {len(keys)} usable keys")

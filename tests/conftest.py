@@ -1,0 +1,54 @@
+"""Shared fixtures. A missing tool skips at somebody's desk and fails where CI=true."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ROOT, RunningServer, running
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RunningServer]:
+    """A real gunicorn on a free port, in production mode, for one test."""
+    with running(tmp_path) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A real gunicorn for all tests of a module that leave nothing behind."""
+    with running(tmp_path_factory.mktemp("server")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def tool() -> Callable[[str], str]:
+    """Return the path of a program, or skip the test with the reason."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
+        if path is None:
+            unavailable(f"{name} is not installed")
+        assert path is not None
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def node(tool: Callable[[str], str]) -> str:
+    """Return the path of node, where the official client is installed too."""
+    path = tool("node")
+    if not (ROOT / "tests/clients/node_modules/socket.io-client").is_dir():
+        unavailable("the official client is not installed: run make setup")
+    return path
+
+
+def unavailable(reason: str) -> None:
+    """Skip a test whose tool is missing; where everything must be there, fail."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason}, and in CI everything is")
+    pytest.skip(reason)

@@ -1,0 +1,149 @@
+"""Real servers for the tests: `gunicorn wsgi:app` (or another door) in a process of its own, as a user starts it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jwt
+import requests
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+SECRET = "a-secret-for-tests-that-is-long-enough-0123456789"
+API_KEY = "an-api-key-for-tests-0123456789"
+
+PRODUCTION = {"APP_ENV": "production", "JWT_SECRET": SECRET, "API_KEYS": API_KEY, "CLIENT_URL": "http://app.example.com"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], Any], timeout_s: float = 15.0, what: str = "the condition") -> Any:
+    """Return the condition's first true value; fail where it does not come."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come within {timeout_s} s")
+        time.sleep(0.02)
+
+
+def mint(user_id: Any = "123", *, secret: str = SECRET, lifetime_s: float | None = 3600, **claims: Any) -> str:
+    """Return a token as a back end would sign it."""
+    payload: dict[str, Any] = {"id": user_id, **claims}
+    if lifetime_s is not None:
+        payload["exp"] = int(time.time() + lifetime_s)
+    return jwt.encode(payload, secret, algorithm="HS256")
+
+
+@dataclass
+class RunningServer:
+    """A server process of this test, and what a back end does with it."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log_file: Path
+    scheme: str = "http"
+    api_key: str = API_KEY
+    session: requests.Session = field(default_factory=requests.Session)
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://127.0.0.1:{self.port}"
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return self.session.get(self.url + path, timeout=10, **options)
+
+    def post(self, path: str, **options: Any) -> requests.Response:
+        return self.session.post(self.url + path, timeout=10, **options)
+
+    def broadcast(self, user_ids: Any, notification: Any) -> requests.Response:
+        return self.post(
+            "/broadcast",
+            json={"userIds": user_ids, "notification": notification},
+            headers={"Authorization": f"Bearer {self.api_key}"},
+        )
+
+    def stats(self) -> dict[str, Any]:
+        answer: dict[str, Any] = self.get("/stats").json()
+        return answer
+
+    def wait_for_connections(self, count: int, timeout_s: float = 15.0) -> None:
+        wait_for(
+            lambda: self.stats()["totalConnections"] == count, timeout_s, f"{count} connections (now {self.stats()})"
+        )
+
+    def stop(self, sig: int = signal.SIGTERM, timeout_s: float = 30.0) -> int:
+        """Send a signal, and return the exit status once the process has ended."""
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+        return self.process.wait(timeout_s)
+
+
+def environment(**settings: Any) -> dict[str, str]:
+    """Return a clean environment: what the machine needs, the given settings, and no .env file."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    return kept | {"ENV_FILE": "", "PYTHONUNBUFFERED": "1"} | {name: str(value) for name, value in settings.items()}
+
+
+def start(
+    log_file: Path, command: list[str], port: int, *, scheme: str = "http", cwd: Path = ROOT, **settings: Any
+) -> RunningServer:
+    """Start a server and return once it answers GET /health/live."""
+    with log_file.open("ab") as log:
+        process = subprocess.Popen(
+            command, cwd=cwd, env=environment(**settings), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    server = RunningServer(process, port, log_file, scheme, settings.get("API_KEYS", API_KEY))
+    server.session.verify = False
+
+    def answers() -> bool:
+        if process.poll() is not None:
+            raise AssertionError(f"the server ended with status {process.returncode}:\n{server.log()}")
+        try:
+            return server.get("/health/live").ok
+        except requests.ConnectionError:
+            return False
+
+    wait_for(answers, what="an answer of the server")
+    return server
+
+
+@contextlib.contextmanager
+def running(tmp_path: Path, **settings: Any) -> Iterator[RunningServer]:
+    """Run `gunicorn wsgi:app` in production mode on a free port; the given settings come on top.
+
+    At the end it must still be there or have been stopped by the test, and its log must hold no traceback.
+    """
+    port = int(settings.pop("PORT", 0)) or free_port()
+    settings = {"HOST": "127.0.0.1", "DRAIN_SECONDS": 0, **PRODUCTION, **settings, "PORT": port}
+    scheme = "https" if settings.get("SSL_CERT") else "http"
+    log_file = tmp_path / f"server-{port}.log"
+    server = start(log_file, [str(BIN / "gunicorn"), "wsgi:app"], port, scheme=scheme, **settings)
+    try:
+        yield server
+        assert "Traceback" not in server.log(), server.log()
+    finally:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.stop()
+        if server.process.poll() is None:
+            os.killpg(server.process.pid, signal.SIGKILL)
+            server.process.wait()
+        server.session.close()
