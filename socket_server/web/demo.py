@@ -16,10 +16,11 @@ from socket_server.errors import RequestError
 _HERE = Path(__file__).parent
 _CLIENT_DIR = _HERE / "client"  # `make run` puts the official client there
 _CLIENT_FILE = "socket.io.min.js"
-_CLIENT_VERSION = "4.8.4"
 _CDN = "https://cdn.socket.io"
-# The subresource integrity of dist/socket.io.min.js in the npm package socket.io-client of that version.
-_CLIENT_INTEGRITY = ""
+# Where npm is not there to place the client: the newest version whose hash the client's documentation prints for the CDN
+# (socket.io/docs/v4/client-installation); the npm package's dist/socket.io.min.js of that version has the same.
+_CDN_VERSION = "4.8.3"
+_CDN_INTEGRITY = "sha384-kzavj5fiMwLKzzD1f8S7TeoVIEi7uKHvbTA3ueZkrzYq75pNQUiUi6Dy98Q3fxb0"
 
 TOKEN_LIFETIME_S = 86_400
 
@@ -51,7 +52,7 @@ def blueprint(settings: Settings, minting_secret: str) -> Blueprint:
         placed = (_CLIENT_DIR / _CLIENT_FILE).is_file()
         source: dict[str, Any] = {"src": f"/demo/{_CLIENT_FILE}", "integrity": None}
         if not placed:
-            source = {"src": f"{_CDN}/{_CLIENT_VERSION}/{_CLIENT_FILE}", "integrity": _CLIENT_INTEGRITY}
+            source = {"src": f"{_CDN}/{_CDN_VERSION}/{_CLIENT_FILE}", "integrity": _CDN_INTEGRITY}
         return json_response(
             {
                 "mode": settings.app_env,
