@@ -18,8 +18,12 @@ _PREFIX_OF_LIBRARY = {"engineio": "Socket.IO", "socketio": "Socket.IO", "geventw
 # A JWS in compact form (RFC 7515 section 7.1): its header is base64url of '{"', which is 'eyJ'. Most tokens that
 # reach a log do so inside a client's own malformed input, so a cut-off one (header and a dot) counts too.
 _TOKEN = re.compile(r"eyJ[\w-]*(?:\.[\w-]*)+")
+# An Engine.IO session's id in a logged URL: whoever knows it can speak for a polling client.
+_SID = re.compile(r"([?&]sid=)[^&\s\"']+")
 _BEARER = re.compile(r"(?i)(bearer(?:\s|%20)+)[^\s\"',;]+")
 _HIDDEN = "[hidden]"
+
+_ANSI = re.compile(r"\x1b\[[\d;]*m")  # the colours of the development server's lines
 
 
 def logger(prefix: str) -> logging.Logger:
@@ -36,7 +40,7 @@ class Redactor:
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     def __call__(self, text: str) -> str:
-        text = _BEARER.sub(rf"\1{_HIDDEN}", _TOKEN.sub(_HIDDEN, text))
+        text = _SID.sub(rf"\1{_HIDDEN}", _BEARER.sub(rf"\1{_HIDDEN}", _TOKEN.sub(_HIDDEN, text)))
         return self._known.sub(_HIDDEN, text) if self._known else text
 
 
@@ -52,7 +56,7 @@ class _Formatter(logging.Formatter):
         root, _, name = record.name.partition(".")
         prefix = name.replace("-", ".") if root == ROOT and name else _PREFIX_OF_LIBRARY.get(root, "Server")
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        text = record.getMessage()
+        text = _ANSI.sub("", record.getMessage()).strip()
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         return prefix, time, record.levelname.lower(), self.redact(text)
