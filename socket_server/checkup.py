@@ -48,11 +48,25 @@ def port(settings: Settings) -> Finding:
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
+            if runs_already(settings):
+                return Finding(True, f"a socket-server already runs on {where}")
             mend = "stop what listens there, or set another PORT"
             if isinstance(error, PermissionError):
                 mend = "ports below 1024 need a privilege: set PORT=3001 and put nginx in front"
             return Finding(False, f"cannot listen on {where}: {error.strerror or error}; {mend}")
     return Finding(True, f"{where} is free")
+
+
+def runs_already(settings: Settings) -> bool:
+    """Is it this very server that listens there?"""
+    import requests
+
+    try:
+        # Only whether it answers matters here; its certificate is for its clients to judge.
+        answer = requests.get(f"{settings.local_url}/health/live", timeout=2, verify=False)  # noqa: S501
+    except requests.RequestException:
+        return False
+    return answer.ok and answer.text == '{"status":"alive"}'
 
 
 def descriptors(settings: Settings) -> Finding:

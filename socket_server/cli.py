@@ -166,7 +166,8 @@ def listen(options: argparse.Namespace) -> int:
     settings = _client_settings()
     url = options.server or settings.local_url
     signed = options.token or _token(settings, options.user, DAY_S, options.server)
-    client = socketio.Client(reconnection=True, handle_sigint=False)
+    # Without this websocket-client sends an Origin, as if it were a web page of the server's own.
+    client = socketio.Client(handle_sigint=False, websocket_extra_options={"suppress_origin": True})
     outcome: dict[str, int] = {"status": 0, "left": options.count}
 
     def admitted(data: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -41,7 +41,9 @@ class Settings:
     host: str = "0.0.0.0"  # noqa: S104 - a server for other machines listens on all addresses
     port: int = 3001
     client_origins: tuple[str, ...] = ("http://localhost:5173",)  # "*": any, in development only
-    jwt_secrets: tuple[str, ...] = ()  # newest first; the older ones verify while a rotation lasts
+    jwt_secrets: tuple[str, ...] = field(
+        default=(), repr=False
+    )  # newest first; the older ones verify while a rotation lasts
     jwt_public_key: str = ""  # PEM
     jwt_jwks_url: str = ""
     jwt_algorithms: tuple[str, ...] = ()  # as resolved: never empty once there is a key
@@ -51,7 +53,7 @@ class Settings:
     jwt_user_claims: tuple[str, ...] = ("id", "userId", "sub")  # the first present holds the user id
     jwt_cookie: str = "jwt"
     user_cookie: str = "id"
-    api_keys: tuple[str, ...] = ()
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
     api_open: bool = False  # API_KEYS=none: anyone who reaches the port may broadcast
     auth_timeout_s: float = 10
     ping_interval_s: float = 25

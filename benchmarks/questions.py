@@ -1,0 +1,259 @@
+"""The questions: each asks one server for some figures. A figure is a number with a name and a unit."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import servers
+from benchmarks.servers import PEERS, Contestant, running, token
+from benchmarks.swarm import Publisher, Swarm
+
+NOTIFICATION = {
+    "actionKey": "updateTask",
+    "title": {"he": "משימה חדשה", "en": "A new task"},
+    "body": {"he": "דנה הוסיפה אותך למשימה", "en": "Dana added you to a task"},
+    "metadata": {"url": "/tasks/42", "icon": "https://app.example.com/icon.png", "priority": "normal"},
+    "data": {"taskId": 42},
+}
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Question:
+    """ask: figures of one contestant; None where it cannot be asked that."""
+
+    name: str
+    title: str
+    ask: Callable[[Contestant], Figures]
+
+
+def body(user_ids: list[str]) -> bytes:
+    return json.dumps({"userIds": user_ids, "notification": NOTIFICATION}, ensure_ascii=False).encode()
+
+
+def fan_out(users: int, devices: int) -> Callable[[Contestant], Figures]:
+    """Deliveries/s of broadcasts to all of so many users, one after the other, and processor time for each delivery."""
+
+    def ask(contestant: Contestant) -> Figures:
+        with running(contestant, MAX_CONNECTIONS_PER_USER="100") as server:
+            swarm = Swarm(server.port)
+            ids = [str(1_000_000 + number) for number in range(users)]
+            swarm.connect(token(user_id) for user_id in ids for _ in range(devices))
+            publisher = Publisher(server.port, servers.KEY)
+            request = publisher.request(body(ids))
+            each = users * devices
+            publisher.post(request)
+            swarm.count(each)  # warm
+            rounds = max(3, 60_000 // each)
+            cpu, started = server.cpu_s(), time.perf_counter()
+            for _ in range(rounds):
+                publisher.send(request)
+                swarm.count(each)
+                while not publisher.answered():
+                    pass
+            elapsed, cpu = time.perf_counter() - started, server.cpu_s() - cpu
+            swarm.close()
+            publisher.close()
+            total = rounds * each
+            return {"deliveries/s": total / elapsed, "cpu us/delivery": cpu / total * 1e6}
+
+    return ask
+
+
+def floor(contestant: Contestant) -> Figures:
+    """Deliveries/s of the bare send, in Python and in C, to 1,000 sockets."""
+    if contestant is not servers.OURS:
+        return {}
+    figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = Path(folder) / "floor"
+        commands = {"python floor deliveries/s": [sys.executable, str(PEERS / "floor.py")]}
+        try:
+            subprocess.run(["cc", "-O2", "-o", str(compiled), str(PEERS / "floor.c")], check=True)
+            commands["C floor deliveries/s"] = [str(compiled)]
+        except (OSError, subprocess.CalledProcessError):
+            pass
+        for name, command in commands.items():
+            figures[name] = _bare_send(command)
+    return figures
+
+
+def _bare_send(command: list[str], connections: int = 1_000, rounds: int = 100) -> float:
+    size = len(json.dumps(["notification", NOTIFICATION, "1795384833960383"], ensure_ascii=False).encode())
+    port = servers.free_port()
+    process = subprocess.Popen(
+        [*command, str(port), str(connections), str(size), str(rounds)],
+        preexec_fn=lambda: os.sched_setaffinity(0, {servers.SERVER_CORE}),
+    )
+    try:
+        swarm = Swarm(port, raw=True)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                swarm.connect([""])
+                break
+            except ConnectionRefusedError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+        swarm.connect([""] * (connections - 1))
+        first = swarm.first()
+        started = time.perf_counter()
+        first.send(b"!")
+        elapsed = swarm.count(connections * rounds) - started
+        first.send(b"!")
+        swarm.close()
+        return connections * rounds / elapsed
+    finally:
+        process.kill()
+        process.wait()
+
+
+def posts(contestant: Contestant, publishers: int = 8, seconds: float = 4.0) -> Figures:
+    """Posts/s of small broadcasts (one user, one device) from keep-alive publishers."""
+    with running(contestant) as server:
+        swarm = Swarm(server.port)
+        swarm.connect([token("1")])
+        backs = [Publisher(server.port, servers.KEY) for _ in range(publishers)]
+        by_fd = {back.sock.fileno(): back for back in backs}
+        request = backs[0].request(body(["1"]))
+        poll = select.epoll()
+        for back in backs:
+            poll.register(back.sock.fileno(), select.EPOLLIN)
+            back.send(request)
+        poll.register(swarm.first().fileno(), select.EPOLLIN)
+        answered, cpu, started = 0, server.cpu_s(), time.perf_counter()
+        while (elapsed := time.perf_counter() - started) < seconds:
+            for fd, _ in poll.poll(1):
+                back = by_fd.get(fd)
+                if back is None:
+                    swarm.drain(fd)
+                elif back.answered():
+                    answered += 1
+                    back.send(request)
+        cpu = server.cpu_s() - cpu
+        for back in backs:
+            back.close()
+        swarm.close()
+        return {"posts/s": answered / elapsed, "cpu us/post": cpu / answered * 1e6}
+
+
+def batch(contestant: Contestant, size: int = 100, seconds: float = 4.0) -> Figures:
+    """Notifications/s through /broadcast/batch, where there is one."""
+    if contestant is not servers.OURS:
+        return {}
+    with running(contestant) as server:
+        swarm = Swarm(server.port)
+        swarm.connect([token("1")])
+        back = Publisher(server.port, servers.KEY, "/broadcast/batch")
+        one = {"userIds": ["1"], "notification": NOTIFICATION}
+        request = back.request(json.dumps({"broadcasts": [one] * size}, ensure_ascii=False).encode())
+        done, started = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - started) < seconds:
+            back.send(request)
+            swarm.count(size)
+            while not back.answered():
+                pass
+            done += size
+        back.close()
+        swarm.close()
+        return {"batched posts/s": done / elapsed}
+
+
+def latency(contestant: Contestant, times: int = 2_000) -> Figures:
+    """Milliseconds from the start of one post to its receipt, one after the other."""
+    with running(contestant) as server:
+        swarm = Swarm(server.port)
+        swarm.connect([token("1")])
+        back = Publisher(server.port, servers.KEY)
+        request = back.request(body(["1"]))
+        taken = []
+        for number in range(times + 200):
+            started = time.perf_counter()
+            back.send(request)
+            arrived = swarm.count(1)
+            while not back.answered():
+                pass
+            if number >= 200:  # the first are warm-up
+                taken.append((arrived - started) * 1000)
+        back.close()
+        swarm.close()
+        taken.sort()
+        return {"latency p50 ms": taken[len(taken) // 2], "latency p99 ms": taken[len(taken) * 99 // 100]}
+
+
+def connects(contestant: Contestant, count: int = 3_000) -> Figures:
+    """Connects/s, authenticated, and processor time for each."""
+    with running(contestant) as server:
+        swarm = Swarm(server.port)
+        tokens = [token(str(number)) for number in range(count + 200)]
+        swarm.connect(tokens[:200])
+        cpu = server.cpu_s()
+        elapsed = swarm.connect(tokens[200:])
+        cpu = server.cpu_s() - cpu
+        swarm.close()
+        return {"connects/s": count / elapsed, "cpu us/connect": cpu / count * 1e6}
+
+
+def idle(contestant: Contestant, heartbeat_s: int = 5, seconds: float = 15.0) -> Figures:
+    """KB of each idle connection (slope from 5,000 to 10,000), and processor time of 10,000 with their heartbeat."""
+    with running(contestant, PING_INTERVAL=str(heartbeat_s)) as server:
+        swarm = Swarm(server.port)
+        tokens = [token(str(number)) for number in range(10_000)]
+        swarm.connect(tokens[:5_000])
+        swarm.rest(1)
+        before = server.rss_kb()
+        swarm.connect(tokens[5_000:])
+        swarm.rest(1)
+        after = server.rss_kb()
+        cpu = server.cpu_s()
+        swarm.rest(seconds)
+        cpu = server.cpu_s() - cpu
+        lost = swarm.lost
+        swarm.close()
+        return {"KB/idle connection": (after - before) / 5_000, "idle cpu %": cpu / seconds * 100, "lost": lost}
+
+
+def many(contestant: Contestant, count: int = 50_000) -> Figures:
+    """So many connections on one process, each receiving a broadcast."""
+    if contestant is not servers.OURS or servers.raise_file_limit() < count + 1_000:
+        return {}
+    with running(contestant, MAX_USERS_PER_BROADCAST="100000", MAX_BODY_BYTES="10000000") as server:
+        swarm = Swarm(server.port)
+        ids = [str(1_000_000 + number) for number in range(count)]
+        took = swarm.connect(token(user_id) for user_id in ids)
+        back = Publisher(server.port, servers.KEY)
+        started = time.perf_counter()
+        back.send(back.request(body(ids)))
+        elapsed = swarm.count(count) - started
+        figures = {
+            "connected": float(len(swarm)),
+            "connect s": took,
+            "broadcast s": elapsed,
+            "RSS MB": server.rss_kb() / 1024,
+        }
+        back.close()
+        swarm.close()
+        return figures
+
+
+QUESTIONS = (
+    Question("fanout1000", "Fan-out to 1,000 users", fan_out(1_000, 1)),
+    Question("fanout5000", "Fan-out to 5,000 users", fan_out(5_000, 1)),
+    Question("fanout200x5", "Fan-out to 200 users with 5 devices each", fan_out(200, 5)),
+    Question("floor", "The cost floor: a bare send() to 1,000 sockets", floor),
+    Question("posts", "POST /broadcast from 8 keep-alive publishers", posts),
+    Question("batch", "POST /broadcast/batch, 100 at a time", batch),
+    Question("latency", "One post, start to receipt", latency),
+    Question("connects", "Connecting, with a token", connects),
+    Question("idle", "10,000 idle connections, heartbeat 5 s", idle),
+    Question("many", "50,000 connections on one process", many),
+)

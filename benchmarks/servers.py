@@ -1,0 +1,163 @@
+"""The servers under comparison: how each is started, and what it costs while it runs."""
+
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import jwt
+
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = Path(__file__).resolve().parent / "peers"
+BIN = Path(sys.executable).parent
+SECRET = "a-secret-for-benchmarks-that-is-long-enough"
+KEY = "an-api-key-for-benchmarks"
+SERVER_CORE = 0
+LOAD_CORE = 1
+
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A server: its name in the tables, its command, and its environment."""
+
+    name: str
+    title: str
+    command: tuple[str, ...]
+    settings: tuple[tuple[str, str], ...] = ()
+
+
+OURS = Contestant(
+    "ours",
+    "socket-server",
+    (str(BIN / "gunicorn"), "wsgi:app"),
+    (("APP_ENV", "production"), ("LOG_LEVEL", "warning"), ("MAX_CONNECTIONS", "100000"), ("ENV_FILE", "")),
+)
+STOCK = Contestant(
+    "stock",
+    "Flask-SocketIO, stock",
+    (
+        str(BIN / "gunicorn"), "--chdir", str(PEERS), "-c", str(PEERS / "flask_stock_conf.py"), "flask_stock:app",
+    ),
+)  # fmt: skip
+NODE_USUAL = Contestant(
+    "node_usual", "Node socket.io, as usually written", ("node", str(PEERS / "node/server.js"), "usual")
+)
+NODE_LEAN = Contestant("node_lean", "Node socket.io, leanest", ("node", str(PEERS / "node/server.js"), "lean"))
+ALL = (OURS, STOCK, NODE_USUAL, NODE_LEAN)
+
+
+@dataclass
+class Running:
+    """A running server."""
+
+    contestant: Contestant
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        """The process that serves: gunicorn's worker, or the process itself."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(children[0]) if children else self.process.pid
+
+    def cpu_s(self) -> float:
+        """Processor time used so far, user and system, in seconds."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICK
+
+    def rss_kb(self) -> float:
+        """Resident memory in KB."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return float(line.split()[1])
+        raise RuntimeError("no VmRSS")
+
+
+def raise_file_limit(wanted: int = 200_000) -> int:
+    """Allow this process and its children many files; return how many it became."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    for soft_and_hard in ((wanted, max(wanted, hard)), (hard, hard)):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, soft_and_hard)
+            break
+        except (ValueError, OSError):
+            continue
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(contestant: Contestant, **settings: str) -> Iterator[Running]:
+    """Start a contestant on a core of its own, and stop it in the end."""
+    port = free_port()
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    environment = kept | {"PORT": str(port), "JWT_SECRET": SECRET, "API_KEYS": KEY} | dict(contestant.settings) | settings
+    log = tempfile.TemporaryFile()
+    process = subprocess.Popen(
+        contestant.command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL if "usual" in contestant.name else log,
+        stderr=log,
+        start_new_session=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
+    )
+    server = Running(contestant, port, process)
+    try:
+        _wait(server, log)
+        yield server
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        log.close()
+
+
+def _wait(server: Running, log: "tempfile._TemporaryFileWrapper[bytes]") -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            with socket.create_connection(("127.0.0.1", server.port), 1) as probe:
+                probe.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+                if probe.recv(100).startswith(b"HTTP/1"):
+                    return
+        except OSError:
+            time.sleep(0.05)
+        if server.process.poll() is not None:
+            break
+    log.seek(0)
+    raise RuntimeError(f"{server.contestant.title} does not start:\n{log.read().decode(errors='replace')}")
+
+
+def token(user_id: str) -> str:
+    """Return a token that every contestant takes."""
+    return jwt.encode({"id": user_id, "exp": int(time.time()) + 86_400}, SECRET, algorithm="HS256")
+
+
+def available(contestant: Contestant) -> str | None:
+    """Say why a contestant cannot run here; None: it can."""
+    if contestant.command[0] == "node":
+        if shutil.which("node") is None:
+            return "node is not installed"
+        if not (PEERS / "node/node_modules/socket.io").is_dir():
+            return "run npm install --no-package-lock in benchmarks/peers/node"
+    return None

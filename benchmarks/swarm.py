@@ -1,0 +1,214 @@
+"""The load: many raw WebSocket clients in one thread, by epoll. It is cheap, and it counts every delivery.
+
+No client library: a client is a socket and a state. Notifications are counted by their marker in complete frames only.
+"""
+
+import json
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable
+
+MARKER = b'["notification",'
+_PING = b"\x81\x012"
+_READ = 65_536
+
+
+def masked(text: bytes) -> bytes:
+    """Return a client's text frame (RFC 6455 section 5.3), masked with zeros."""
+    size = len(text)
+    head = struct.pack("!BB", 0x81, 0x80 | size) if size < 126 else struct.pack("!BBH", 0x81, 0x80 | 126, size)
+    return head + b"\0\0\0\0" + text
+
+
+PONG = masked(b"3")
+
+
+class Swarm:
+    """Clients of one server. connect() opens and authenticates them; count() receives what they get."""
+
+    def __init__(self, port: int, *, raw: bool = False) -> None:
+        """raw: bare TCP connections, without WebSocket and authentication, for the cost floor."""
+        self._port = port
+        self._raw = raw
+        self._epoll = select.epoll()
+        self._sockets: dict[int, socket.socket] = {}
+        self._partial: dict[int, bytes] = {}
+        self.received = 0
+        self.lost = 0
+
+    def __len__(self) -> int:
+        return len(self._sockets)
+
+    def connect(self, tokens: Iterable[str], window: int = 64) -> float:
+        """Open one authenticated connection for each token, `window` at a time; return the seconds it took."""
+        todo = iter(enumerate(tokens, len(self._sockets)))
+        waiting: dict[int, tuple[bytes, bytes]] = {}  # fd -> (what it sends after OPEN, what it has received)
+        started = time.perf_counter()
+        done = False
+        while True:
+            while not done and len(waiting) < window:
+                item = next(todo, None)
+                if item is None:
+                    done = True
+                    break
+                fd, hello = self._open(*item)
+                if not self._raw:
+                    waiting[fd] = (hello, b"")
+            if not waiting:
+                return time.perf_counter() - started
+            events = self._epoll.poll(30)
+            if not events:
+                raise RuntimeError(f"{len(waiting)} of {len(self._sockets)} clients were not served within 30 s")
+            for fd, _ in events:
+                if fd in waiting:
+                    self._greet(fd, waiting)
+                else:
+                    self._receive(fd)
+
+    def _open(self, index: int, token: str) -> tuple[int, bytes]:
+        sock = socket.socket()
+        # 28,000 ports an address: the next 20,000 clients come from the next loopback address.
+        sock.bind((f"127.0.0.{1 + index // 20_000}", 0))
+        sock.connect(("127.0.0.1", self._port))
+        fd = sock.fileno()
+        self._sockets[fd] = sock
+        if not self._raw:
+            sock.send(
+                b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+                b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+        sock.setblocking(False)
+        self._epoll.register(fd, select.EPOLLIN)
+        return fd, masked(b"40" + json.dumps({"token": token}).encode())
+
+    def _greet(self, fd: int, waiting: dict[int, tuple[bytes, bytes]]) -> None:
+        hello, received = waiting[fd]
+        data = self._sockets[fd].recv(_READ)
+        if not data:
+            raise RuntimeError(f"a client was refused: {received[:300]!r}")
+        received += data
+        if hello and b'"pingInterval"' in received:
+            self._sockets[fd].send(hello)
+            waiting[fd] = (b"", b"")
+        elif b"auth_success" in received:
+            del waiting[fd]
+        elif b"auth_error" in received:
+            raise RuntimeError(f"a client was refused: {received[:300]!r}")
+        else:
+            waiting[fd] = (hello, received)
+
+    def _receive(self, fd: int) -> int:
+        try:
+            data = self._sockets[fd].recv(_READ)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            data = b""
+        if not data:
+            self.lost += 1
+            self._epoll.unregister(fd)
+            self._sockets.pop(fd).close()
+            return 0
+        if fd in self._partial:
+            data = self._partial.pop(fd) + data
+        if data.endswith(_PING):
+            self._sockets[fd].send(PONG)
+            data = data[:-3]
+        if not data or data.endswith(b"]"):
+            found = data.count(MARKER)
+            self.received += found
+            return found
+        self._partial[fd] = data
+        return 0
+
+    def count(self, wanted: int, timeout_s: float = 60.0, meanwhile: Callable[[], None] | None = None) -> float:
+        """Receive until `wanted` notifications are in; return the time of the last one. Raises TimeoutError."""
+        deadline = time.perf_counter() + timeout_s
+        got = 0
+        while got < wanted:
+            for fd, _ in self._epoll.poll(0.05):
+                got += self._receive(fd)
+            if meanwhile is not None:
+                meanwhile()
+            if time.perf_counter() > deadline:
+                raise TimeoutError(f"{got} of {wanted} notifications within {timeout_s} s")
+        return time.perf_counter()
+
+    def first(self) -> socket.socket:
+        """Return the socket of the client that connected first."""
+        return next(iter(self._sockets.values()))
+
+    def drain(self, fd: int) -> None:
+        """Receive what one client has got."""
+        self._receive(fd)
+
+    def rest(self, seconds: float) -> None:
+        """Stay connected, answer heartbeats."""
+        ends = time.perf_counter() + seconds
+        while (left := ends - time.perf_counter()) > 0:
+            for fd, _ in self._epoll.poll(min(left, 0.5)):
+                self._receive(fd)
+
+    def close(self) -> None:
+        for sock in self._sockets.values():
+            # A reset leaves no port in TIME_WAIT: the next server of the run gets a machine as fresh as this one did.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+        self._sockets.clear()
+        self._epoll.close()
+
+
+class Publisher:
+    """One keep-alive HTTP connection of a back end."""
+
+    def __init__(self, port: int, key: str, path: str = "/broadcast") -> None:
+        self.sock = socket.create_connection(("127.0.0.1", port))
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + (
+            f"Authorization: Bearer {key}\r\n"
+        )
+        self._received = b""
+
+    def request(self, body: bytes) -> bytes:
+        """Return the whole request for a body."""
+        return f"{self._head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+    def send(self, request: bytes) -> None:
+        self.sock.sendall(request)
+
+    def answered(self) -> bool:
+        """Read what there is; say whether a whole response is in. Raises RuntimeError where it is not a 200."""
+        data = self.sock.recv(_READ)
+        if not data:
+            raise RuntimeError("the server closed a publisher's connection")
+        self._received += data
+        head, separator, body = self._received.partition(b"\r\n\r\n")
+        if not separator:
+            return False
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise RuntimeError(self._received[:300].decode(errors="replace"))
+        lower = head.lower()
+        if b"content-length:" in lower:
+            if len(body) < int(lower.split(b"content-length:")[1].split(b"\r\n")[0]):
+                return False
+        elif not body.endswith(b"0\r\n\r\n"):
+            return False
+        self._received = b""
+        return True
+
+    def post(self, request: bytes) -> None:
+        self.send(request)
+        while not self.answered():
+            pass
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+def pin(core: int) -> None:
+    """Keep this process on one core, where the machine has several."""
+    if os.cpu_count() or core == 0:
+        os.sched_setaffinity(0, {core % (os.cpu_count() or 1)})
