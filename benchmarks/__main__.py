@@ -55,9 +55,9 @@ def write(sections: list[str], plots: list[str]) -> None:
     """Put the tables between the marks in docs/performance.md, with the date, the machine and the command."""
     page = ROOT / "docs/performance.md"
     head = (
-        f"Measured {datetime.now(UTC):%Y-%m-%d} on {platform.machine()}, Linux, Python {platform.python_version()}; server on "
-        f"one core, load on another. Command: `python -m benchmarks {' '.join(sys.argv[1:])}`. Medians; “ours is” is the "
-        "median of the ratios of each round, of the first figure.\n"
+        f"Measured {datetime.now(UTC):%Y-%m-%d} on {platform.machine()}, Linux, Python {platform.python_version()}; server "
+        f"on one core, load on another. Command: `python -m benchmarks {' '.join(sys.argv[1:])}`. Medians; “ours is” is "
+        "the median of the ratios of each round, of the first figure.\n"
     )
     text = page.read_text(encoding="utf-8")
     before, _, rest = text.partition(START)

@@ -108,7 +108,7 @@ def running(contestant: Contestant, **settings: str) -> Iterator[Running]:
     port = free_port()
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     environment = kept | {"PORT": str(port), "JWT_SECRET": SECRET, "API_KEYS": KEY} | dict(contestant.settings) | settings
-    log = tempfile.TemporaryFile()
+    log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in the end, with the server
     process = subprocess.Popen(
         contestant.command,
         cwd=ROOT,

@@ -1,12 +1,15 @@
 """create_app(settings): the only place where parts are built and joined."""
 
 import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from flask import Flask
 
 from socket_server import config, log
 from socket_server.api import broadcast, cors, errors, monitoring
+from socket_server.api.broadcast import WsgiResponse
 from socket_server.auth.keys import RemoteKeySet
 from socket_server.auth.tokens import TokenVerifier
 from socket_server.config import Settings
@@ -33,6 +36,7 @@ class Services:
     broadcaster: Broadcaster
     deadlines: Deadlines
     gate: Gate
+    judge_head: Callable[[Mapping[str, Any]], tuple[int, WsgiResponse | None]]
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -51,17 +55,19 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     app = Flask("socket_server", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    app.extensions["socket_server"] = Services(settings, sessions, broadcaster, deadlines, gate)
+    endpoint = broadcast.Endpoint(settings, broadcaster, origins)
+    app.extensions["socket_server"] = Services(settings, sessions, broadcaster, deadlines, gate, endpoint.judge_head)
     errors.register(app)
     cors.register(app, origins)
     app.register_blueprint(monitoring.blueprint(sessions, lambda: gate.draining))
-    app.register_blueprint(broadcast.blueprint(settings, broadcaster))
+    app.register_blueprint(broadcast.blueprint(endpoint))
     if settings.serves_page:
         app.register_blueprint(demo.blueprint(settings, next(iter(settings.jwt_secrets), "")))
 
     socketio = SocketIO()
     socketio.init_app(
         app,
+        direct=endpoint.routes(),
         gate=gate,
         limits=Limits(settings.max_message_bytes, settings.send_backlog_bytes, settings.auth_timeout_s),
         deadlines=deadlines,

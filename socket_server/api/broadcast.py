@@ -1,53 +1,140 @@
-"""POST /broadcast."""
+"""POST /broadcast and POST /broadcast/batch.
 
+The hottest path of the server: one WSGI endpoint, which the Flask routes run and the worker also calls directly.
+"""
+
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
 from flask import Blueprint, Response, request
 
-from socket_server.api.errors import json_response
 from socket_server.auth.api_keys import ApiKeys, is_loopback_call
 from socket_server.config import Settings
 from socket_server.errors import RequestError
 from socket_server.notifications import notification
 from socket_server.notifications.broadcaster import Broadcaster
+from socket_server.transport.origins import Origins
+
+Headers = list[tuple[str, str]]
+WsgiResponse = tuple[str, Headers, bytes]  # status line, headers, body
+
+# What any other request of a stranger may carry: a few fields of JSON.
+SMALL_BODY_BYTES = 65_536
 
 _FORWARDING_HEADERS = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP")
+_STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+_JSON = ("Content-Type", "application/json")
+_NOT_JSON = "send the body as Content-Type: application/json"
 
 
-def blueprint(settings: Settings, broadcaster: Broadcaster) -> Blueprint:
+class Endpoint:
+    """The broadcast endpoint: authorise, parse, send, answer."""
+
+    def __init__(self, settings: Settings, broadcaster: Broadcaster, origins: Origins) -> None:
+        self._api_keys = ApiKeys(settings.api_keys)
+        self._open = settings.api_open
+        self._max_body_bytes = settings.max_body_bytes
+        self._max_users = settings.max_users_per_broadcast
+        self._broadcaster = broadcaster
+        self._origins = origins
+        self._handlers: dict[str, Callable[[bytes], object]] = {"/broadcast": self._one, "/broadcast/batch": self._batch}
+
+    def routes(self) -> dict[tuple[str, str], Callable[..., list[bytes]]]:
+        """Return the endpoint's (method, path) pairs for the worker to call directly."""
+        return {("POST", path): self._serve_directly for path in self._handlers}
+
+    def judge_head(self, environ: Mapping[str, Any]) -> tuple[int, WsgiResponse | None]:
+        """Judge a request before its body is read: how large that may be, or the response that refuses it.
+
+        A stranger's large body is so never taken in.
+        """
+        if environ["PATH_INFO"] not in self._handlers or environ["REQUEST_METHOD"] != "POST":
+            return SMALL_BODY_BYTES, None
+        try:
+            self._authorize(environ)
+        except RequestError as error:
+            return 0, self._error(error, environ)
+        return self._max_body_bytes, None
+
+    def respond(self, environ: Mapping[str, Any]) -> WsgiResponse:
+        """Answer one request, but for the CORS headers."""
+        try:
+            self._authorize(environ)
+            body = _json_body(environ, self._max_body_bytes)
+            answer = self._handlers[environ["PATH_INFO"]](body)
+        except RequestError as error:
+            return self._error(error)
+        return "200 OK", [_JSON], orjson.dumps(answer)
+
+    def _one(self, body: bytes) -> object:
+        return self._broadcaster.send(notification.parse(body, self._max_users)).to_json()
+
+    def _batch(self, body: bytes) -> object:
+        results: list[object] = []
+        for parsed in notification.parse_batch(body, self._max_users):
+            if isinstance(parsed, RequestError):
+                results.append({"error": parsed.error, "message": parsed.message, "status": parsed.status})
+            else:
+                results.append(self._broadcaster.send(parsed).to_json())
+        return {"results": results}
+
+    def _serve_directly(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        status, headers, body = self.respond(environ)
+        start_response(status, headers + self._origins.headers(environ))
+        return [body]
+
+    def _authorize(self, environ: Mapping[str, Any]) -> None:
+        if self._open:
+            return
+        if self._api_keys:
+            if not self._api_keys.accept(environ.get("HTTP_AUTHORIZATION", "")):
+                raise RequestError(401, "Unauthorized", "send Authorization: Bearer <one of API_KEYS>")
+        elif not is_local(environ):
+            raise RequestError(
+                401, "Unauthorized", "development without API_KEYS takes calls from this machine only; set API_KEYS"
+            )
+
+    def _error(self, error: RequestError, cors_for: Mapping[str, Any] | None = None) -> WsgiResponse:
+        headers = [_JSON]
+        if error.status == HTTPStatus.UNAUTHORIZED:
+            headers.append(("WWW-Authenticate", "Bearer"))
+        if cors_for is not None:
+            headers += self._origins.headers(cors_for)
+        return _STATUS[error.status], headers, orjson.dumps({"error": error.error, "message": error.message})
+
+
+def blueprint(endpoint: Endpoint) -> Blueprint:
+    """Register the endpoint with Flask."""
     bp = Blueprint("broadcast", __name__)
-    api_keys = ApiKeys(settings.api_keys)
 
     @bp.post("/broadcast")
+    @bp.post("/broadcast/batch")
     def broadcast() -> Response:
-        """Deliver one notification. 400: bad body, 401: no key, 413: too large, 415: not JSON."""
-        authorize(api_keys, settings)
-        return json_response(broadcaster.send(notification.parse(json_body(), settings.max_users_per_broadcast)).to_json())
+        """Deliver one notification, or many. 400: bad body, 401: no key, 413: too large, 415: not JSON."""
+        status, headers, body = endpoint.respond(request.environ)
+        return Response(body, status, headers)
 
     return bp
 
 
-def authorize(api_keys: ApiKeys, settings: Settings) -> None:
-    """Let the request's caller pass. Raises RequestError 401."""
-    if settings.api_open:
-        return
-    if api_keys:
-        if api_keys.accept(request.headers.get("Authorization", "")):
-            return
-        raise RequestError(401, "Unauthorized", "send Authorization: Bearer <one of API_KEYS>")
-    if not is_local_request():
-        raise RequestError(
-            401, "Unauthorized", "development without API_KEYS takes calls from this machine only; set API_KEYS"
-        )
-
-
-def is_local_request() -> bool:
-    """Say whether the request comes from this very machine, through no proxy."""
-    environ = request.environ
+def is_local(environ: Mapping[str, Any]) -> bool:
+    """Say whether a request comes from this very machine, through no proxy."""
     forwarded = any(name in environ for name in _FORWARDING_HEADERS)
     return is_loopback_call(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_HOST", ""), forwarded)
 
 
-def json_body() -> bytes:
-    """Return the body of a JSON request. Raises RequestError 415, or RequestEntityTooLarge."""
-    if request.mimetype != "application/json":
-        raise RequestError(415, "Unsupported Media Type", "send the body as Content-Type: application/json")
-    return request.get_data(cache=False)
+def _json_body(environ: Mapping[str, Any], max_bytes: int) -> bytes:
+    """Return the body of a JSON request. Raises RequestError 413 or 415."""
+    content_type: str = environ.get("CONTENT_TYPE", "")
+    if content_type != "application/json" and content_type.partition(";")[0].strip().lower() != "application/json":
+        raise RequestError(415, "Unsupported Media Type", _NOT_JSON)
+    body: bytes | None = environ.get("socket_server.body")  # our worker has read it already
+    if body is None:
+        declared = environ.get("CONTENT_LENGTH") or "0"
+        size = int(declared) if declared.isdecimal() else 0
+        body = environ["wsgi.input"].read(min(size, max_bytes + 1))
+    if len(body) > max_bytes:
+        raise RequestError(413, "Request Entity Too Large", f"the body is over {max_bytes} bytes: split the broadcast")
+    return body

@@ -14,6 +14,7 @@ import orjson
 from socket_server.errors import RequestError
 
 PRIORITIES = ("low", "normal", "high")
+MAX_BATCH = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,12 @@ class _Members(msgspec.Struct):
     notification: msgspec.Raw
 
 
+class _Batch(msgspec.Struct):
+    broadcasts: list[msgspec.Raw]
+
+
 _members = msgspec.json.Decoder(_Members)
+_batch = msgspec.json.Decoder(_Batch)
 
 
 def parse(body: bytes, max_users: int) -> Broadcast:
@@ -42,6 +48,32 @@ def parse(body: bytes, max_users: int) -> Broadcast:
 
     Raises RequestError: 400 with the contract's error and the field to mend, 413 for too many users.
     """
+    return _read(body, max_users)
+
+
+def parse_batch(body: bytes, max_users: int) -> list[Broadcast | RequestError]:
+    """Return the broadcasts of a batch, in order; in place of one that cannot be sent, its error.
+
+    Raises RequestError where the batch itself is unusable.
+    """
+    document, exact = _load(body)
+    broadcasts = document.get("broadcasts") if isinstance(document, dict) else None
+    if not isinstance(broadcasts, list):
+        raise RequestError(400, "broadcasts must be an array", 'send {"broadcasts": [{"userIds": …, "notification": …}]}')
+    if len(broadcasts) > MAX_BATCH:
+        raise RequestError(413, "Too many broadcasts", f"the batch has {len(broadcasts)}, the limit is {MAX_BATCH}")
+    raws = _exact_batch(body) if exact else [json.dumps(each, allow_nan=False).encode() for each in broadcasts]
+    return [_read_one(raw, max_users) for raw in raws]
+
+
+def _read_one(body: bytes, max_users: int) -> Broadcast | RequestError:
+    try:
+        return _read(body, max_users)
+    except RequestError as error:
+        return error
+
+
+def _read(body: bytes, max_users: int) -> Broadcast:
     document, exact = _load(body)
     user_ids = document.get("userIds") if isinstance(document, dict) else None
     if not isinstance(user_ids, list):
@@ -52,10 +84,11 @@ def parse(body: bytes, max_users: int) -> Broadcast:
             "Too many users",
             f"userIds has {len(user_ids)} users, the limit is {max_users}: split the broadcast",
         )
-    if any(isinstance(user_id, float) for user_id in user_ids):
+    kinds = set(map(type, user_ids))
+    if float in kinds:
         # An integer beyond 64 bits comes out of the fast parser as a float; the slow one keeps its digits.
         user_ids = _load_slowly(body)["userIds"]
-    ids = [_user_id(index, user_id) for index, user_id in enumerate(user_ids)]
+    ids = user_ids if kinds <= {str} else [_user_id(index, user_id) for index, user_id in enumerate(user_ids)]
     notification = document.get("notification")
     if not isinstance(notification, dict):
         raise RequestError(400, "notification is required", "send an object as notification; {} is fine")
@@ -68,6 +101,13 @@ def parse(body: bytes, max_users: int) -> Broadcast:
 def _exact(body: bytes) -> bytes:
     try:
         return bytes(_members.decode(body).notification)
+    except RecursionError:
+        raise invalid_request("nested too deeply") from None
+
+
+def _exact_batch(body: bytes) -> list[bytes]:
+    try:
+        return [bytes(each) for each in _batch.decode(body).broadcasts]
     except RecursionError:
         raise invalid_request("nested too deeply") from None
 

@@ -4,7 +4,7 @@ Source: github.com/socketio/socket.io-protocol. A malformed packet closes the co
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flask
@@ -182,14 +182,25 @@ class SocketServer(socketio.Server):
 
 
 class Middleware:
-    """Sends what is under /socket.io/ to the Engine.IO server and all else to Flask."""
+    """Sends what is under /socket.io/ to the Engine.IO server and all else to Flask.
 
-    def __init__(self, engine: Any, wsgi_app: Callable[..., Any]) -> None:
+    direct: (method, path) -> the WSGI application that a Flask route of the same path runs too; where microseconds count,
+    it is called without the request context, routing and hooks around it.
+    """
+
+    def __init__(
+        self, engine: Any, wsgi_app: Callable[..., Any], direct: Mapping[tuple[str, str], Callable[..., Any]]
+    ) -> None:
         self._engine = engine
         self._wsgi_app = wsgi_app
+        self._direct = direct
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        if environ["PATH_INFO"].startswith(PATH):
+        path = environ["PATH_INFO"]
+        endpoint = self._direct.get((environ["REQUEST_METHOD"], path))
+        if endpoint is not None:
+            return endpoint(environ, start_response)
+        if path.startswith(PATH):
             return self._engine.handle_request(environ, start_response)
         return self._wsgi_app(environ, start_response)
 
@@ -203,14 +214,16 @@ class SocketIO(flask_socketio.SocketIO):
 
     server: SocketServer
 
-    def init_app(self, app: flask.Flask, **kwargs: Any) -> None:
-        """Build the server (kwargs are SocketServer's) and put it in front of the app."""
+    def init_app(
+        self, app: flask.Flask, direct: Mapping[tuple[str, str], Callable[..., Any]] | None = None, **kwargs: Any
+    ) -> None:
+        """Build the server (kwargs are SocketServer's) and put it in front of the app, the direct routes before it."""
         app.extensions["socketio"] = self
         self.server = SocketServer(**kwargs)
         self.async_mode = self.server.async_mode
         for name, handler, namespace in self.handlers:
             self.server.on(name, handler, namespace=namespace)
-        self.sockio_mw = Middleware(self.server.eio, app.wsgi_app)
+        self.sockio_mw = Middleware(self.server.eio, app.wsgi_app, direct or {})
         app.wsgi_app = self.sockio_mw  # type: ignore[method-assign]
 
     def _handle_event(

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, abort, request, send_from_directory
 
 from socket_server import __version__
-from socket_server.api.broadcast import is_local_request
+from socket_server.api.broadcast import is_local
 from socket_server.api.errors import json_response
 from socket_server.auth import tokens
 from socket_server.config import Settings
@@ -68,7 +68,7 @@ def blueprint(settings: Settings, minting_secret: str) -> Blueprint:
         """Mint a token for a user: in development, for this machine only."""
         if not can_mint:
             abort(404)
-        if not is_local_request():
+        if not is_local(request.environ):
             raise RequestError(403, "Forbidden", "development tokens are minted for calls from this machine only")
         body = request.get_json(silent=True)
         user_id = tokens.user_id_text(body.get("userId")) if isinstance(body, dict) else None

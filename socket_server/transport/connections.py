@@ -1,0 +1,238 @@
+"""The HTTP side of a client: one greenlet for each open HTTP connection, until it ends or becomes a WebSocket."""
+
+import _socket
+import base64
+import binascii
+import hashlib
+import math
+import ssl
+import time
+from collections.abc import Mapping
+from email.utils import formatdate
+from typing import Any
+
+from gevent.event import Event
+from geventwebsocket.handler import WebSocketHandler
+
+from socket_server import log
+from socket_server.transport.gate import PATH
+from socket_server.transport.http import HttpError, RefusedError, RequestReader, encode_response
+
+_log = log.logger("Server")
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+_SWITCHING = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+)
+
+_RECV_BYTES = 65_536
+
+# A client may keep a connection open between requests for so long; a head, and then a body, must be in within this.
+IDLE_S = 75.0
+HEAD_S = 10.0
+BODY_S = 30.0
+
+# After a refusal: how long, and how much of what the client still sends is read and thrown away.
+_LINGER_S = 2.0
+_LINGER_BYTES = 4_194_304
+
+
+def accept_key(key: str) -> bytes | None:
+    """Return the Sec-WebSocket-Accept of a Sec-WebSocket-Key; None for a key that is none (RFC 6455 section 4.2)."""
+    try:
+        if len(base64.b64decode(key.strip(), validate=True)) != 16:
+            return None
+    except (binascii.Error, ValueError):
+        return None
+    return base64.b64encode(hashlib.sha1(key.strip().encode() + _GUID).digest())  # noqa: S324 - the RFC's choice
+
+
+class _Clock:
+    """The Date header, made once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = ""
+
+    def date(self) -> str:
+        now = int(time.time())
+        if now != self._second:
+            self._second, self._text = now, formatdate(now, usegmt=True)
+        return self._text
+
+
+_clock = _Clock()
+
+
+class Handler(WebSocketHandler):
+    """One HTTP connection: gevent-websocket's handler with its reading and parsing replaced.
+
+    That one reads a client's every byte through Python's e-mail parser, and has neither deadlines nor limits.
+    """
+
+    def __init__(self, sock: Any, address: Any, server: Any, rfile: Any = None) -> None:
+        self.socket = sock
+        self.client_address = address
+        self.server = server
+        self.deadline = time.monotonic() + HEAD_S  # the server's watch cuts the connection after it
+        self._status = ""
+        self._headers: list[tuple[str, str]] = []
+
+    def handle(self) -> None:
+        """Serve requests until the connection ends, or has become a WebSocket."""
+        handlers = self.server.handlers
+        handlers.add(self)
+        try:
+            self._serve_all()
+        except OSError:
+            pass  # the client has gone
+        finally:
+            handlers.discard(self)
+            self.socket = None
+
+    def expire(self) -> None:
+        """End the connection from outside: its greenlet reads the end of the stream."""
+        try:
+            self.socket.shutdown(_socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def _serve_all(self) -> None:
+        sock = self.socket
+        reader = RequestReader(self._base_environ(), self.server.judge)
+        in_head = in_body = False
+        while data := sock.recv(_RECV_BYTES):
+            try:
+                environs = reader.feed(data)
+            except HttpError as error:
+                self._refuse(self.server.encode_error(error))
+                return
+            except RefusedError as refused:
+                self._refuse(refused.response)
+                return
+            for environ in environs:
+                self.deadline = math.inf
+                if not self._serve(environ):
+                    return
+                in_head = in_body = False
+                self.deadline = time.monotonic() + IDLE_S
+            if reader.in_body and not in_body:
+                in_body = True
+                self.deadline = time.monotonic() + BODY_S
+                if reader.continue_wanted:
+                    sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            elif reader.partial and not in_head:
+                in_head = True
+                self.deadline = time.monotonic() + HEAD_S
+
+    def _base_environ(self) -> dict[str, Any]:
+        environ: dict[str, Any] = self.server.get_environ()
+        if isinstance(self.client_address, tuple):
+            environ["REMOTE_ADDR"] = self.client_address[0]
+            environ["REMOTE_PORT"] = str(self.client_address[1])
+        # For a polling request that waits: it wants to know when its client hangs up.
+        environ["socket_server.sock"] = None if isinstance(self.socket, ssl.SSLSocket) else self.socket
+        return environ
+
+    def _serve(self, environ: dict[str, Any]) -> bool:
+        """Answer one request; return whether the connection goes on as HTTP."""
+        if environ.get("HTTP_UPGRADE", "").lower() == "websocket" and environ["PATH_INFO"].startswith(PATH):
+            return self._upgrade(environ)
+        server = self.server
+        server.requests += 1
+        try:
+            started = time.time()
+            status, headers, body = self._run(environ)
+            close = not environ["socket_server.keep_alive"] or "socket_server.rest" in environ or server.draining
+            response = encode_response(status, headers, body, _clock.date(), close)
+            self.deadline = time.monotonic() + BODY_S
+            self._send(response)
+            if server.access is not None:
+                server.log_access(environ, status, headers, len(body), started)
+        finally:
+            server.requests -= 1
+        return not close
+
+    def _run(self, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
+        """Run the application; return its whole response."""
+        try:
+            result = self.server.application(environ, self._start)
+            try:
+                body = result[0] if isinstance(result, list) and len(result) == 1 else b"".join(result)
+            finally:
+                close = getattr(result, "close", None)
+                if close is not None:
+                    close()
+        except Exception:
+            _log.exception("unexpected error in a request")
+            return "500 Internal Server Error", [("Content-Type", "text/plain")], b"Internal Server Error\n"
+        return self._status, self._headers, b"" if environ["REQUEST_METHOD"] == "HEAD" else body
+
+    def _start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
+        self._status, self._headers = status, headers
+
+    def _send(self, data: bytes) -> None:
+        sent = self.socket.send(data)
+        if sent < len(data):
+            self.socket.sendall(memoryview(data)[sent:])
+
+    def _refuse(self, response: bytes) -> None:
+        """Send a last response and let the client read it: closing over unread bytes would reset the connection."""
+        sock = self.socket
+        self.deadline = time.monotonic() + _LINGER_S
+        self._send(response)
+        if not isinstance(sock, ssl.SSLSocket):
+            sock.shutdown(_socket.SHUT_WR)
+        left = _LINGER_BYTES
+        while left > 0 and (data := sock.recv(_RECV_BYTES)):
+            left -= len(data)
+
+    # The WebSocket handshake (RFC 6455 section 4.2)
+
+    def _upgrade(self, environ: dict[str, Any]) -> bool:
+        engine = self.server.engine
+        refusal = judge_handshake(environ)
+        if refusal is None and (reason := engine.judge_websocket(environ)) is not None:
+            refusal = reason.response()
+        if refusal is not None:
+            self._send(encode_response(*refusal, _clock.date(), close=True))
+            return False
+        switching = _SWITCHING % (accept_key(environ["HTTP_SEC_WEBSOCKET_KEY"]) or b"")
+        received = environ.get("socket_server.rest", b"")
+        sock = self.socket
+        if isinstance(sock, ssl.SSLSocket):
+            sock.sendall(switching)
+            sock.settimeout(0)
+            # The TLS layer belongs to this greenlet and cannot be given away: it stays as long as the WebSocket.
+            websocket = engine.accept_websocket(environ, sock, received)
+            websocket.ended = Event()
+            websocket.ended.wait()
+        else:
+            raw = _detach(sock)
+            raw.send(switching)
+            engine.accept_websocket(environ, raw, received)
+        return False
+
+
+def judge_handshake(environ: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]], bytes] | None:
+    """Return the response that refuses what is no WebSocket handshake; None: it is one."""
+    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
+        return "426 Upgrade Required", [("Sec-WebSocket-Version", "13")], b"WebSocket version 13 is spoken here\n"
+    if (
+        environ["REQUEST_METHOD"] != "GET"
+        or environ["SERVER_PROTOCOL"] != "HTTP/1.1"
+        or "upgrade" not in environ.get("HTTP_CONNECTION", "").lower()
+        or accept_key(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")) is None
+    ):
+        return "400 Bad Request", [], b"not a WebSocket handshake\n"
+    return None
+
+
+def _detach(sock: Any) -> Any:
+    """Return a bare non-blocking socket for the file descriptor of a gevent one, which lets go of it."""
+    raw = _socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+    raw.setblocking(False)
+    if raw.family != _socket.AF_UNIX:
+        # A notification is one small write: waiting for more of it (Nagle) would only delay it.
+        raw.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+    return raw

@@ -1,0 +1,611 @@
+"""Who a connection is: places, messages, codes and keys (contract, section 3)."""
+
+import base64
+import contextlib
+import hmac
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+import requests
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from tests.integration.conftest import Opens, OpensRaw
+from tests.integration.protocol import TRANSPORTS
+from tests.servers import SECRET, RunningServer, mint, running, wait_for
+
+MISSING = ("Not authenticated - missing credentials", "missing_credentials")
+FORMAT = ("Invalid JWT format", "invalid_format")
+INVALID = ("Invalid or expired JWT", "invalid_token")
+EXPIRED = ("Invalid or expired JWT", "expired_token")
+MISMATCH = ("UserId does not match JWT", "user_mismatch")
+TOO_MANY = ("Too many connections", "too_many_connections")
+TIMEOUT = ("Authentication timeout", "auth_timeout")
+
+over_both = pytest.mark.parametrize("transport", TRANSPORTS)
+
+
+@pytest.fixture(scope="module")
+def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """No leeway, a short time to authenticate, two connections a user, other cookie names, audience and issuer."""
+    with running(
+        tmp_path_factory.mktemp("strict"),
+        JWT_LEEWAY=0,
+        AUTH_TIMEOUT=1,
+        MAX_CONNECTIONS_PER_USER=2,
+        JWT_COOKIE="session_token",
+        USER_COOKIE="uid",
+        JWT_AUDIENCE="notifications",
+        JWT_ISSUER="https://id.example.com",
+        JWT_USER_CLAIM="account",
+    ) as server:
+        yield server
+
+
+def strict_mint(user_id: Any = "123", lifetime_s: float | None = 3600, **claims: Any) -> str:
+    good = {"account": user_id, "aud": "notifications", "iss": "https://id.example.com"} | claims
+    return mint(None, lifetime_s=lifetime_s, **{name: value for name, value in good.items() if value is not None})
+
+
+def unsigned(header: Any, payload: Any, signature: bytes = b"x") -> str:
+    parts = [json.dumps(part).encode() for part in (header, payload)] + [signature]
+    return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+
+
+def by_hand(algorithm: str, payload: Any, secret: str | bytes, **header: Any) -> str:
+    """Sign without a library (RFC 7515, appendix A.1): libraries refuse to make some tokens that attackers do make."""
+    key = secret.encode() if isinstance(secret, str) else secret
+    head = unsigned({"alg": algorithm, **header}, payload).rsplit(".", 1)[0]
+    signature = hmac.digest(key, head.encode(), f"sha{algorithm[2:]}")
+    return f"{head}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+
+
+# Success
+
+
+@over_both
+@pytest.mark.parametrize(
+    "auth",
+    [
+        {"token": mint("123")},
+        {"token": mint("123"), "userId": "123"},
+        {"token": mint("123"), "userId": 123},
+        {"token": mint(123), "userId": "123"},
+        {"jwt": mint("123"), "userId": "123"},
+        {"token": "", "jwt": mint("123")},
+        {"token": None, "jwt": mint("123")},
+        {"token": f"bearer {mint('123')}"},
+        {"token": f"BEARER {mint('123')}"},
+        {"token": f"Bearer {mint('123')}", "userId": "123", "other": {"things": 1}},
+        {"token": mint(None, userId="123")},
+        {"token": mint(None, sub="123")},
+        {"token": mint(None, sub=123)},
+        {"token": mint("123", userId="no", sub="no")},
+        {"token": mint("123", aud="anyone", iss="anyone")},
+        {"token": by_hand("HS384", {"id": "123"}, SECRET)},
+        {"token": by_hand("HS512", {"id": "123"}, SECRET)},
+    ],
+)
+def test_the_auth_object_signs_in(shared_server: RunningServer, opens: Opens, transport: str, auth: Any) -> None:
+    assert opens(shared_server, transport).sign_in(auth)["userId"] == "123"
+
+
+def test_a_token_that_has_just_expired_is_taken_within_the_leeway(shared_server: RunningServer, opens: Opens) -> None:
+    assert opens(shared_server).sign_in({"token": mint("123", lifetime_s=-3)})["userId"] == "123"
+
+
+@over_both
+def test_auth_success_tells_user_expiry_and_place(shared_server: RunningServer, opens: Opens, transport: str) -> None:
+    token = mint("ada", lifetime_s=1000)
+    connection = opens(shared_server, transport)
+    success = connection.sign_in({"token": token})
+    last_id = success.pop("lastId")
+    assert last_id.isdigit()
+    expires_at = jwt.decode(token, options={"verify_signature": False})["exp"]
+    assert success == {"userId": "ada", "expiresAt": expires_at, "recovered": False, "replayed": 0}
+    assert int(shared_server.broadcast(["ada"], {}).json()["id"]) > int(last_id)
+
+
+def test_a_token_without_exp_never_expires(shared_server: RunningServer, opens: Opens) -> None:
+    assert opens(shared_server).sign_in({"token": mint("ada", lifetime_s=None)})["expiresAt"] is None
+
+
+@over_both
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        f"jwt={mint('123')}; id=123",
+        f"other=1; id=123; jwt=bearer%20{mint('123')}; more=2",
+        f"jwt=Bearer%20{mint('123')}; id=123",
+        f'jwt="bearer {mint("123")}"; id=123',
+        f"jwt={mint('a b')}; id=a%20b",
+    ],
+)
+def test_cookies_sign_in(shared_server: RunningServer, opens: Opens, transport: str, cookie: str) -> None:
+    connection = opens(shared_server, transport, headers={"Cookie": cookie})
+    connection.connect()
+    assert connection.success()["userId"] in ("123", "a b")
+
+
+@over_both
+@pytest.mark.parametrize("prefix", ["Bearer ", "bearer ", "BEARER  "])
+def test_the_authorization_header_signs_in(
+    shared_server: RunningServer, opens: Opens, transport: str, prefix: str
+) -> None:
+    connection = opens(shared_server, transport, headers={"Authorization": prefix + mint("123")})
+    connection.connect()
+    assert connection.success()["userId"] == "123"
+
+
+@over_both
+def test_the_auth_event_signs_in(shared_server: RunningServer, opens: Opens, transport: str) -> None:
+    connection = opens(shared_server, transport)
+    connection.connect()
+    connection.emit("auth", {"userId": "123", "jwt": f"bearer {mint('123')}"})
+    assert connection.success()["userId"] == "123"
+    shared_server.broadcast(["123"], {"title": "hi"})
+    assert connection.event()[:2] == ["notification", {"title": "hi"}]
+
+
+@over_both
+@pytest.mark.parametrize("auth", [None, {}, {"token": ""}, {"token": None}, {"userId": "123"}, {"pid": "x", "offset": "1"}])
+def test_an_auth_object_without_a_token_leaves_it_to_later_places(
+    shared_server: RunningServer, opens: Opens, transport: str, auth: Any
+) -> None:
+    connection = opens(shared_server, transport, headers={"Authorization": f"Bearer {mint('header')}"})
+    assert connection.sign_in(auth)["userId"] == "header"
+
+
+# The order of places
+
+
+def test_the_first_place_present_decides(shared_server: RunningServer, opens: Opens) -> None:
+    headers = {"Cookie": f"jwt={mint('cookie')}; id=cookie", "Authorization": f"Bearer {mint('header')}"}
+    assert opens(shared_server, headers=headers).sign_in({"token": mint("object")})["userId"] == "object"
+    assert opens(shared_server, headers=headers).sign_in({})["userId"] == "cookie"
+    del headers["Cookie"]
+    assert opens(shared_server, headers=headers).sign_in(None)["userId"] == "header"
+
+
+@over_both
+def test_a_bad_token_is_not_rescued_by_a_later_place(shared_server: RunningServer, opens: Opens, transport: str) -> None:
+    good_cookie = f"jwt={mint('123')}; id=123"
+    good_header = f"Bearer {mint('123')}"
+    connection = opens(shared_server, transport, headers={"Cookie": good_cookie, "Authorization": good_header})
+    connection.connect({"token": "bad"})
+    assert connection.refusal() == FORMAT
+    connection = opens(shared_server, transport, headers={"Cookie": "jwt=bad; id=123", "Authorization": good_header})
+    connection.connect()
+    assert connection.refusal() == FORMAT
+
+
+# Failure: every message and code
+
+
+NOT_JSON_HEADER = "bm90IGpzb24.e30.eA"
+BAD_TOKENS = [
+    ("abc", FORMAT),
+    ("a.b", FORMAT),
+    ("a.b.c.d", FORMAT),
+    ("not base64!.e30.eA", FORMAT),
+    (NOT_JSON_HEADER, FORMAT),
+    (unsigned([], {}), FORMAT),
+    (f"{mint('123')} trailing", FORMAT),
+    ("bearer ", FORMAT),
+    ("x" * 20_000, FORMAT),
+    (5, FORMAT),
+    (["token"], FORMAT),
+    ({"a": 1}, FORMAT),
+    (True, FORMAT),
+    (mint("123", secret="another-secret-that-is-long-enough-0123456789"), INVALID),
+    (mint("123")[:-4] + "AAAA", INVALID),
+    (unsigned({"alg": "none"}, {"id": "123"}, b""), INVALID),
+    (unsigned({"alg": "None"}, {"id": "123"}), INVALID),
+    (unsigned({"alg": "RS256"}, {"id": "123"}), INVALID),
+    (unsigned({"alg": 5}, {"id": "123"}), INVALID),
+    (unsigned({}, {"id": "123"}), INVALID),
+    (mint(None), INVALID),
+    (mint(""), INVALID),
+    (mint({"a": 1}), INVALID),
+    (mint(True), INVALID),
+    (mint("123", nbf=time.time() + 600), INVALID),
+    (mint("123", lifetime_s=None, exp="soon"), INVALID),
+    (mint("123", lifetime_s=-60), EXPIRED),
+    (mint("123", secret="another-secret-that-is-long-enough-0123456789", lifetime_s=-60), INVALID),
+]
+
+
+@over_both
+@pytest.mark.parametrize(("token", "refusal"), BAD_TOKENS, ids=lambda value: str(value)[:24])
+def test_a_bad_token_is_refused(
+    shared_server: RunningServer, opens: Opens, transport: str, token: Any, refusal: tuple[str, str]
+) -> None:
+    connection = opens(shared_server, transport)
+    connection.connect({"token": token})
+    assert connection.refusal() == refusal
+
+
+@over_both
+@pytest.mark.parametrize(("token", "refusal"), BAD_TOKENS[::3], ids=lambda value: str(value)[:24])
+def test_a_bad_token_in_an_auth_event_is_refused_too(
+    shared_server: RunningServer, opens: Opens, transport: str, token: Any, refusal: tuple[str, str]
+) -> None:
+    connection = opens(shared_server, transport)
+    connection.connect()
+    connection.emit("auth", {"userId": "123", "jwt": token})
+    assert connection.refusal() == refusal
+
+
+@over_both
+@pytest.mark.parametrize("arguments", [[], [None], ["text"], [{}], [{"userId": "123"}], [[mint("123")]], [mint("123")]])
+def test_an_auth_event_without_a_token_is_missing_credentials(
+    shared_server: RunningServer, opens: Opens, transport: str, arguments: list[Any]
+) -> None:
+    connection = opens(shared_server, transport)
+    connection.connect()
+    connection.emit("auth", *arguments)
+    assert connection.refusal() == MISSING
+
+
+@over_both
+@pytest.mark.parametrize("cookie", [f"jwt={mint('123')}", f"jwt={mint('123')}; id="])
+def test_a_cookie_without_the_user_is_missing_credentials(
+    shared_server: RunningServer, opens: Opens, transport: str, cookie: str
+) -> None:
+    connection = opens(shared_server, transport, headers={"Cookie": cookie})
+    connection.connect()
+    assert connection.refusal() == MISSING
+
+
+@over_both
+@pytest.mark.parametrize("user_id", ["456", 456, "", "0123", " 123", True, ["123"], {"id": "123"}, 123.5])
+def test_another_user_beside_the_token_is_a_mismatch(
+    shared_server: RunningServer, opens: Opens, transport: str, user_id: Any
+) -> None:
+    connection = opens(shared_server, transport)
+    connection.connect({"token": mint("123"), "userId": user_id})
+    assert connection.refusal() == MISMATCH
+
+
+@over_both
+def test_another_user_in_the_cookie_is_a_mismatch(shared_server: RunningServer, opens: Opens, transport: str) -> None:
+    connection = opens(shared_server, transport, headers={"Cookie": f"jwt={mint('123')}; id=456"})
+    connection.connect()
+    assert connection.refusal() == MISMATCH
+
+
+def test_audience_issuer_and_user_claim_are_checked_where_set(strict_server: RunningServer, opens: Opens) -> None:
+    assert opens(strict_server).sign_in({"token": strict_mint("good")})["userId"] == "good"
+    listed = strict_mint("good", aud=["else", "notifications"])
+    assert opens(strict_server).sign_in({"token": listed})["userId"] == "good"
+    for claims in ({"aud": "other"}, {"aud": None}, {"iss": "https://evil.example.com"}, {"iss": None}, {"account": None}):
+        connection = opens(strict_server)
+        connection.connect({"token": strict_mint("good", **({"id": "good"} | claims))})
+        assert connection.refusal() == INVALID, claims
+
+
+@over_both
+def test_cookies_may_have_other_names(strict_server: RunningServer, opens: Opens, transport: str) -> None:
+    user = f"cookie-{transport}"
+    cookie = f"jwt=ignored; id=ignored; session_token=bearer%20{strict_mint(user)}; uid={user}"
+    connection = opens(strict_server, transport, headers={"Cookie": cookie})
+    connection.connect()
+    assert connection.success()["userId"] == user
+
+
+# Time
+
+
+@over_both
+def test_who_does_not_authenticate_in_time_is_told_and_disconnected(
+    strict_server: RunningServer, opens: Opens, transport: str
+) -> None:
+    started = time.monotonic()
+    connection = opens(strict_server, transport)
+    connection.connect()
+    assert connection.refusal() == TIMEOUT
+    assert 0.9 <= time.monotonic() - started < 3
+
+
+def test_who_authenticates_in_time_stays(strict_server: RunningServer, opens: Opens) -> None:
+    connection = opens(strict_server)
+    connection.connect()
+    connection.emit("auth", {"userId": "stays", "jwt": strict_mint("stays")})
+    connection.success()
+    late = opens(strict_server)
+    late.connect()
+    assert late.refusal() == TIMEOUT  # one timeout later
+    connection.pong()
+
+
+@over_both
+def test_a_connection_ends_when_its_token_expires(strict_server: RunningServer, opens: Opens, transport: str) -> None:
+    user = f"short-{transport}"
+    connection = opens(strict_server, transport)
+    success = connection.sign_in({"token": strict_mint(user, lifetime_s=2)})
+    assert strict_server.broadcast([user], {"n": 1}).json()["totalSockets"] == 1
+    assert connection.event()[1] == {"n": 1}
+    assert connection.refusal() == EXPIRED
+    assert 0 <= time.time() - success["expiresAt"] < 1
+    assert strict_server.broadcast([user], {}).json()["totalSockets"] == 0
+
+
+def test_the_leeway_holds_for_live_connections_too(tmp_path: Path, opens: Opens) -> None:
+    with running(tmp_path, JWT_LEEWAY=2) as server:
+        connection = opens(server)
+        success = connection.sign_in({"token": mint("ada", lifetime_s=0)})
+        assert connection.refusal() == EXPIRED
+        assert 2 <= time.time() - success["expiresAt"] < 3
+
+
+@over_both
+def test_a_second_auth_refreshes_the_token(strict_server: RunningServer, opens: Opens, transport: str) -> None:
+    user = f"fresh-{transport}"
+    connection = opens(strict_server, transport)
+    first = connection.sign_in({"token": strict_mint(user, lifetime_s=2)})
+    token = strict_mint(user, lifetime_s=1000)
+    connection.emit("auth", {"userId": user, "jwt": token})
+    second = connection.success()
+    assert second["expiresAt"] > first["expiresAt"]
+    wait_for(lambda: time.time() > first["expiresAt"] + 0.3, what="the first token's end")
+    connection.pong()
+    assert strict_server.broadcast([user], {}).json()["totalSockets"] == 1
+
+
+def test_a_shorter_token_shortens_the_connection(strict_server: RunningServer, opens: Opens) -> None:
+    connection = opens(strict_server)
+    connection.sign_in({"token": strict_mint("shorter")})
+    connection.emit("auth", {"userId": "shorter", "jwt": strict_mint("shorter", lifetime_s=1)})
+    connection.success()
+    assert connection.refusal() == EXPIRED
+
+
+@over_both
+def test_a_second_auth_for_another_user_is_a_mismatch(shared_server: RunningServer, opens: Opens, transport: str) -> None:
+    connection = opens(shared_server, transport)
+    connection.sign_in({"token": mint("ada")})
+    connection.emit("auth", {"userId": "ben", "jwt": mint("ben")})
+    assert connection.refusal() == MISMATCH
+    assert shared_server.broadcast(["ada", "ben"], {}).json()["totalSockets"] == 0
+
+
+def test_a_second_auth_with_a_bad_token_ends_the_connection(shared_server: RunningServer, opens: Opens) -> None:
+    connection = opens(shared_server)
+    connection.sign_in({"token": mint("ada")})
+    connection.emit("auth", {"userId": "ada", "jwt": mint("ada", lifetime_s=-60)})
+    assert connection.refusal() == EXPIRED
+
+
+@over_both
+def test_the_oldest_connection_gives_way_to_the_newest(
+    strict_server: RunningServer, opens: Opens, transport: str
+) -> None:
+    user = f"many-{transport}"
+    first, second, third = (opens(strict_server, transport) for _ in range(3))
+    for connection in (first, second):
+        connection.sign_in({"token": strict_mint(user)})
+    third.sign_in({"token": strict_mint(user)})
+    assert first.refusal() == TOO_MANY
+    assert strict_server.broadcast([user], {"n": 1}).json()["totalSockets"] == 2
+    for connection in (second, third):
+        assert connection.event()[1] == {"n": 1}
+
+
+# Who is not authenticated
+
+
+@over_both
+def test_who_is_not_authenticated_receives_nothing_and_is_ignored(
+    shared_server: RunningServer, opens: Opens, transport: str
+) -> None:
+    connection = opens(shared_server, transport)
+    connection.connect({"userId": "123"})
+    connection.emit("notification", {"title": "forged"})
+    connection.emit("subscribe", "123")
+    connection.emit("auth_success", {"userId": "123"})
+    connection.emit("message", {"userIds": ["123"]}, ack=5)
+    assert shared_server.broadcast(["123", ""], {"title": "secret"}).json()["totalSockets"] == 0
+    connection.pong()
+    assert shared_server.stats()["totalConnections"] == 0
+
+
+def test_what_a_client_emits_reaches_nobody(shared_server: RunningServer, opens: Opens) -> None:
+    sender, receiver = opens(shared_server), opens(shared_server)
+    sender.sign_in({"token": mint("eve")})
+    receiver.sign_in({"token": mint("ada")})
+    sender.emit("notification", {"title": "forged"})
+    sender.emit("broadcast", {"userIds": ["ada"], "notification": {"title": "forged"}})
+    sender.pong()
+    receiver.pong()
+
+
+# Origins
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example.com", "null", "https://app.example.com", "file://"])
+def test_a_foreign_origin_is_refused_before_any_upgrade(
+    shared_server: RunningServer, opens_raw: OpensRaw, origin: str
+) -> None:
+    cookie = f"jwt={mint('123')}; id=123"
+    raw = opens_raw(shared_server, headers={"Origin": origin, "Cookie": cookie})
+    assert 400 <= raw.status < 500
+    assert "upgrade" not in raw.headers
+    answer = requests.get(
+        f"{shared_server.url}/socket.io/?EIO=4&transport=polling", headers={"Origin": origin, "Cookie": cookie}, timeout=10
+    )
+    assert 400 <= answer.status_code < 500
+    assert "sid" not in answer.text
+
+
+def test_a_foreign_origin_may_not_use_somebodys_polling_session(shared_server: RunningServer, opens: Opens) -> None:
+    polling = opens(shared_server, "polling")
+    polling.sign_in({"token": mint("123")})
+    url = f"{shared_server.url}/socket.io/?EIO=4&transport=polling&sid={polling.handshake['sid']}"
+    assert requests.get(url, headers={"Origin": "http://evil.example.com"}, timeout=10).status_code == 403
+    assert requests.post(url, data="1", headers={"Origin": "http://evil.example.com"}, timeout=10).status_code == 403
+    polling.pong()
+
+
+@over_both
+def test_an_allowed_origin_is_let_in(shared_server: RunningServer, opens: Opens, transport: str) -> None:
+    connection = opens(shared_server, transport, headers={"Origin": "http://app.example.com"})
+    assert connection.sign_in({"token": mint("123")})["userId"] == "123"
+
+
+# Keys
+
+
+def pem(key: Any) -> str:
+    return str(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
+
+
+KEYS = {
+    "RS256": rsa.generate_private_key(public_exponent=65_537, key_size=2048),
+    "ES256": ec.generate_private_key(ec.SECP256R1()),
+    "EdDSA": ed25519.Ed25519PrivateKey.generate(),
+}
+
+
+def signed(algorithm: str, user_id: str = "123", **header: Any) -> str:
+    payload = {"id": user_id, "exp": int(time.time()) + 600}
+    return jwt.encode(payload, KEYS[algorithm], algorithm=algorithm, headers=header or None)
+
+
+@pytest.mark.parametrize("algorithm", KEYS)
+def test_a_public_key_verifies_its_algorithm_and_no_other(tmp_path: Path, opens: Opens, algorithm: str) -> None:
+    public = pem(KEYS[algorithm])
+    (tmp_path / "key.pem").write_text(public)
+    given = {"RS256": str(tmp_path / "key.pem"), "ES256": public, "EdDSA": public.replace("\n", "\\n")}[algorithm]
+    with running(tmp_path, JWT_SECRET="", JWT_PUBLIC_KEY=given) as server:
+        assert opens(server).sign_in({"token": signed(algorithm)})["userId"] == "123"
+        others = [signed(name) for name in KEYS if name != algorithm]
+        # The public key taken for an HMAC secret: the classic confusion of algorithms (RFC 8725 section 2.1).
+        others.append(by_hand("HS256", {"id": "123"}, public))
+        for token in [*others, mint("123"), unsigned({"alg": "none"}, {"id": "123"}, b"")]:
+            connection = opens(server)
+            connection.connect({"token": token})
+            assert connection.refusal() == INVALID
+
+
+def test_a_secret_and_a_public_key_stand_side_by_side(tmp_path: Path, opens: Opens) -> None:
+    with running(tmp_path, JWT_PUBLIC_KEY=pem(KEYS["ES256"])) as server:
+        assert opens(server).sign_in({"token": signed("ES256")})["userId"] == "123"
+        assert opens(server).sign_in({"token": mint("456")})["userId"] == "456"
+
+
+def test_both_secrets_verify_while_one_is_rotated(tmp_path: Path, opens: Opens) -> None:
+    old, new = SECRET, "the-new-secret-for-tests-that-is-long-0123456789"
+    with running(tmp_path, JWT_SECRET=f"{new}, {old}", JWT_ALGORITHMS="HS256") as server:
+        for secret in (old, new):
+            assert opens(server).sign_in({"token": mint("123", secret=secret)})["userId"] == "123"
+        for token in (mint("123", secret=f"{new}, {old}"), by_hand("HS512", {"id": "1"}, new)):
+            connection = opens(server)
+            connection.connect({"token": token})
+            assert connection.refusal() == INVALID
+        connection = opens(server)
+        connection.connect({"token": mint("123", secret=old, lifetime_s=-60)})
+        assert connection.refusal() == EXPIRED
+
+
+class Provider:
+    """An identity provider: a JWK Set behind HTTP."""
+
+    def __init__(self) -> None:
+        self.document: Any = {"keys": []}
+        self.fetched = 0
+        self.status = 200
+        provider = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                provider.fetched += 1
+                body = json.dumps(provider.document).encode()
+                self.send_response(provider.status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/jwks.json"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def publish(self, **keys: str) -> None:
+        """Serve these keys: kid=algorithm."""
+        self.document = {"keys": [self.jwk(algorithm) | {"kid": kid} for kid, algorithm in keys.items()]}
+
+    @staticmethod
+    def jwk(algorithm: str) -> dict[str, Any]:
+        kind = jwt.get_algorithm_by_name(algorithm)
+        made: dict[str, Any] = kind.to_jwk(KEYS[algorithm].public_key(), as_dict=True)  # type: ignore[attr-defined]
+        return made | {"use": "sig"}
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    with contextlib.closing(Provider()) as started:
+        yield started
+
+
+def test_a_jwk_set_verifies_every_kind_and_follows_a_rotation(tmp_path: Path, opens: Opens, provider: Provider) -> None:
+    provider.publish(one="RS256", two="EdDSA")
+    with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=provider.url) as server:
+        assert opens(server).sign_in({"token": signed("RS256", kid="one")})["userId"] == "123"
+        assert opens(server).sign_in({"token": signed("EdDSA", kid="two")})["userId"] == "123"
+        assert opens(server).sign_in({"token": signed("RS256")})["userId"] == "123"  # no kid: any key of its kind
+        assert provider.fetched == 1  # cached
+
+        connection = opens(server)
+        connection.connect({"token": mint("123")})
+        assert connection.refusal() == INVALID
+        connection = opens(server)
+        connection.connect({"token": signed("EdDSA", kid="one")})
+        assert connection.refusal() == INVALID
+
+        provider.publish(three="ES256", two="EdDSA")
+
+        def signs_in() -> bool:
+            with contextlib.suppress(AssertionError):
+                return bool(opens(server).sign_in({"token": signed("ES256", kid="three")}))
+            return False
+
+        wait_for(signs_in, what="the new key")  # an unknown kid asks the provider, at most every few seconds
+        assert opens(server).sign_in({"token": signed("EdDSA", kid="two")})["userId"] == "123"
+        connection = opens(server)
+        connection.connect({"token": signed("RS256", kid="one")})  # withdrawn
+        assert connection.refusal() == INVALID
+        assert provider.fetched <= 3
+
+
+def test_a_symmetric_key_in_a_jwk_set_signs_nothing(tmp_path: Path, opens: Opens, provider: Provider) -> None:
+    secret = b"a-symmetric-key-that-everybody-can-read-0123456789"
+    octets = base64.urlsafe_b64encode(secret).rstrip(b"=").decode()
+    provider.document = {"keys": [{"kty": "oct", "k": octets, "kid": "one", "alg": "HS256"}]}
+    with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=provider.url) as server:
+        connection = opens(server)
+        connection.connect({"token": by_hand("HS256", {"id": "1"}, secret, kid="one")})
+        assert connection.refusal() == INVALID
+
+
+def test_a_provider_that_is_down_costs_known_keys_nothing(tmp_path: Path, opens: Opens, provider: Provider) -> None:
+    provider.publish(one="ES256")
+    with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=provider.url) as server:
+        assert opens(server).sign_in({"token": signed("ES256", kid="one")})["userId"] == "123"
+        provider.status = 500
+        connection = opens(server)
+        connection.connect({"token": signed("RS256", kid="unknown")})
+        assert connection.refusal() == INVALID
+        assert opens(server).sign_in({"token": signed("ES256", kid="one")})["userId"] == "123"
