@@ -25,6 +25,8 @@ NOTIFICATION = {
 
 Figures = dict[str, float]
 
+DELIVERIES = 100_000  # of a fan-out, at least
+
 
 @dataclass(frozen=True)
 class Question:
@@ -47,25 +49,43 @@ def fan_out(users: int, devices: int) -> Callable[[Contestant], Figures]:
             swarm = Swarm(server.port)
             ids = [str(1_000_000 + number) for number in range(users)]
             swarm.connect(token(user_id) for user_id in ids for _ in range(devices))
-            publisher = Publisher(server.port, servers.KEY)
-            request = publisher.request(body(ids))
+            publishers = [Publisher(server.port, servers.KEY) for _ in range(2)]
+            request = publishers[0].request(body(ids))
             each = users * devices
-            publisher.post(request)
+            publishers[0].post(request)
             swarm.count(each)  # warm
-            rounds = max(3, 60_000 // each)
+            rounds = max(3, DELIVERIES // each)
+            total = rounds * each
             cpu, started = server.cpu_s(), time.perf_counter()
-            for _ in range(rounds):
-                publisher.send(request)
-                swarm.count(each)
-                while not publisher.answered():
-                    pass
+            # Two posts under way: while the clients read one broadcast, the server has the next one already.
+            swarm.count(total, meanwhile=_keep_posting(publishers, request, rounds))
             elapsed, cpu = time.perf_counter() - started, server.cpu_s() - cpu
             swarm.close()
-            publisher.close()
-            total = rounds * each
+            for publisher in publishers:
+                publisher.close()
             return {"deliveries/s": total / elapsed, "cpu us/delivery": cpu / total * 1e6}
 
     return ask
+
+
+def _keep_posting(publishers: list[Publisher], request: bytes, times: int) -> Callable[[], None]:
+    """Start a post with each publisher; the returned call sends the next one wherever an answer is in."""
+    for publisher in publishers:
+        publisher.send(request)
+    left = times - len(publishers)
+    waiting = {publisher.sock.fileno(): publisher for publisher in publishers}
+    poll = select.epoll()
+    for fd in waiting:
+        poll.register(fd, select.EPOLLIN)
+
+    def step() -> None:
+        nonlocal left
+        for fd, _ in poll.poll(0):
+            if waiting[fd].answered() and left > 0:
+                left -= 1
+                waiting[fd].send(request)
+
+    return step
 
 
 def floor(contestant: Contestant) -> Figures:

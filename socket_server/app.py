@@ -47,7 +47,13 @@ def create_app(settings: Settings | None = None) -> Flask:
         _log.warning(warning)
 
     origins = Origins(settings.client_origins, same_origin=settings.serves_page)
-    gate = Gate(origins, settings.max_connections, settings.trusted_proxies)
+    gate = Gate(
+        origins,
+        settings.max_connections,
+        settings.trusted_proxies,
+        settings.max_connections_per_ip,
+        settings.max_auth_failures_per_minute,
+    )
     sessions = SessionManager(settings.max_connections_per_user)
     broadcaster = Broadcaster(sessions, Offsets())
     deadlines = Deadlines()
@@ -69,12 +75,17 @@ def create_app(settings: Settings | None = None) -> Flask:
         app,
         direct=endpoint.routes(),
         gate=gate,
-        limits=Limits(settings.max_message_bytes, settings.send_backlog_bytes, settings.auth_timeout_s),
+        limits=Limits(
+            settings.max_message_bytes,
+            settings.send_backlog_bytes,
+            settings.auth_timeout_s,
+            settings.max_events_per_second,
+        ),
         deadlines=deadlines,
         ping_interval_s=settings.ping_interval_s,
         ping_timeout_s=settings.ping_timeout_s,
     )
-    ConnectionEvents(settings, verifier, sessions, broadcaster, deadlines).register(socketio)
+    ConnectionEvents(settings, verifier, sessions, broadcaster, deadlines, gate.failed).register(socketio)
     _announce(settings)
     return app
 

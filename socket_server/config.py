@@ -60,6 +60,9 @@ class Settings:
     ping_timeout_s: float = 60
     max_connections: int = 10_000
     max_connections_per_user: int = 20
+    max_connections_per_ip: int = 0  # 0: no limit
+    max_events_per_second: float = 20  # of one connection; a burst of 2.5 times as many is let through
+    max_auth_failures_per_minute: float = 300  # of one address; above it its handshakes are answered 429
     max_message_bytes: int = 65_536
     max_body_bytes: int = 1_048_576
     max_users_per_broadcast: int = 10_000
@@ -164,6 +167,13 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         max_connections=int(read.number("MAX_CONNECTIONS", default.max_connections, 1, 10_000_000, whole=True)),
         max_connections_per_user=int(
             read.number("MAX_CONNECTIONS_PER_USER", default.max_connections_per_user, 1, 1_000_000, whole=True)
+        ),
+        max_connections_per_ip=int(
+            read.number("MAX_CONNECTIONS_PER_IP", default.max_connections_per_ip, 0, 10_000_000, whole=True)
+        ),
+        max_events_per_second=read.number("MAX_EVENTS_PER_SECOND", default.max_events_per_second, 1, 1_000_000),
+        max_auth_failures_per_minute=read.number(
+            "MAX_AUTH_FAILURES_PER_MINUTE", default.max_auth_failures_per_minute, 1, 1_000_000
         ),
         max_message_bytes=int(read.number("MAX_MESSAGE_BYTES", default.max_message_bytes, 1_024, 134_217_728, whole=True)),
         max_body_bytes=int(read.number("MAX_BODY_BYTES", default.max_body_bytes, 1_024, 1_073_741_824, whole=True)),

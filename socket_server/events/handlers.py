@@ -33,12 +33,15 @@ class ConnectionEvents:
         sessions: SessionManager,
         broadcaster: Broadcaster,
         deadlines: Deadlines,
+        failed: Callable[[str], None],
     ) -> None:
+        """failed: told the address of every failed authentication."""
         self._settings = settings
         self._verifier = verifier
         self._sessions = sessions
         self._broadcaster = broadcaster
         self._deadlines = deadlines
+        self._failed = failed
         # What ends each connection if nothing happens: the time to authenticate, then the token's expiry.
         self._ends: dict[str, Deadline] = {}
         self._disconnect: Callable[..., None] = lambda *_: None
@@ -94,6 +97,7 @@ class ConnectionEvents:
                 return False
             self._admit(connection, self._identify(connection, found))
         except AuthenticationError as error:
+            self._failed(connection.address)
             self._refuse(connection, error)
         except Exception:
             _log.exception("unexpected error while authenticating sid=%s", connection.sid)

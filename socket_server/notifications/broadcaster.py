@@ -12,8 +12,9 @@ from typing import Any
 from socket_server import log
 from socket_server.notifications.notification import Broadcast
 from socket_server.notifications.offsets import Offsets
-from socket_server.sessions import SessionManager
+from socket_server.sessions import Audience, SessionManager
 from socket_server.transport import packets
+from socket_server.transport.connection import Connection
 from socket_server.transport.fanout import fan_out
 
 _log = log.logger("Broadcast")
@@ -57,7 +58,9 @@ class Broadcaster:
         with self._order:
             offset = self._offsets.next()
             packet = packets.encode_notification(broadcast.notification, offset)
-            users, sockets = fan_out(packet, self._sessions.connections_of(broadcast.user_ids))
+            audience = self._sessions.connections_of(broadcast.user_ids)
+            missed = fan_out(packet, audience.connections)
+        users, sockets = reached(audience, missed)
         _log.debug(
             "id=%s users=%d delivered=%d sockets=%d bytes=%d ms=%.2f",
             offset,
@@ -68,3 +71,15 @@ class Broadcaster:
             (time.perf_counter() - started) * 1000,
         )
         return Report(users, sockets, broadcast.requested_users, offset)
+
+
+def reached(audience: Audience, missed: list[Connection]) -> tuple[int, int]:
+    """Return how many users and connections were written to, given the connections that could not be."""
+    users = audience.users
+    if missed:
+        lost = set(missed)
+        whole = {connection.user_id for connection in lost} - {
+            connection.user_id for connection in audience.connections if connection not in lost
+        }
+        users -= len(whole)
+    return users, len(audience.connections) - len(missed)

@@ -1,5 +1,5 @@
 """Who is connected where."""
 
-from socket_server.sessions.manager import SessionManager, Stats
+from socket_server.sessions.manager import Audience, SessionManager, Stats
 
-__all__ = ["SessionManager", "Stats"]
+__all__ = ["Audience", "SessionManager", "Stats"]

@@ -1,4 +1,4 @@
-"""Who is connected to this process right now: user -> connections and connection -> user, both O(1).
+"""Who is connected to this process right now: user -> connections, and connection -> user (its user_id), both O(1).
 
 Here: adding, finding, removing. Not here: delivery (notifications) or authentication (events). Thread-safe, for threads and
 greenlets: each method takes the lock once and calls nobody while holding it.
@@ -32,6 +32,14 @@ class Stats:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Who a broadcast reaches: so many users, by these connections."""
+
+    users: int
+    connections: list[Connection]
+
+
 class SessionManager:
     """The registry of authenticated connections."""
 
@@ -40,7 +48,7 @@ class SessionManager:
         self._max_per_user = max_per_user
         self._lock = threading.Lock()
         self._users: dict[str, dict[str, Connection]] = {}  # user id -> sid -> connection, oldest first
-        self._user_of: dict[str, str] = {}  # sid -> user id
+        self._connections = 0
 
     def add(self, user_id: str, connection: Connection) -> Connection | None:
         """Register a connection as this user's.
@@ -50,15 +58,17 @@ class SessionManager:
         """
         evicted = None
         with self._lock:
-            known = self._user_of.setdefault(connection.sid, user_id)
-            if known != user_id:
+            if connection.user_id == user_id:
+                return None
+            if connection.user_id is not None:
                 raise ValueError("this connection is another user's")
+            connection.user_id = user_id
             connections = self._users.setdefault(user_id, {})
             connections[connection.sid] = connection
             if len(connections) > self._max_per_user:
-                sid = next(iter(connections))
-                evicted = connections.pop(sid)
-                del self._user_of[sid]
+                evicted = connections.pop(next(iter(connections)))
+            else:
+                self._connections += 1
             count = len(connections)
         _log.info("added sid=%s user=%s connections=%d", connection.sid, user_id, count)
         return evicted
@@ -66,11 +76,11 @@ class SessionManager:
     def remove(self, connection: Connection) -> str | None:
         """Forget a connection; return whose it was, None where it was nobody's."""
         with self._lock:
-            user_id = self._user_of.pop(connection.sid, None)
-            if user_id is None:
+            user_id = connection.user_id
+            connections = self._users.get(user_id, {}) if user_id is not None else {}
+            if user_id is None or connections.pop(connection.sid, None) is None:
                 return None
-            connections = self._users[user_id]
-            del connections[connection.sid]
+            self._connections -= 1
             count = len(connections)
             if not connections:
                 del self._users[user_id]
@@ -78,16 +88,17 @@ class SessionManager:
         return user_id
 
     def user_of(self, connection: Connection) -> str | None:
-        """Return whose connection this is; None where it is not registered."""
-        return self._user_of.get(connection.sid)
+        """Return whose connection this is, or was; None where it was never registered."""
+        return connection.user_id
 
-    def connections_of(self, user_ids: Iterable[str]) -> list[list[Connection]]:
-        """Return the connections of each of these users who has any; a user named twice counts once."""
+    def connections_of(self, user_ids: Iterable[str]) -> Audience:
+        """Return all connections of these users (each named once)."""
         users = self._users
         with self._lock:
-            return [list(users[user_id].values()) for user_id in dict.fromkeys(user_ids) if user_id in users]
+            present = [users[user_id] for user_id in user_ids if user_id in users]
+            return Audience(len(present), [each for connections in present for each in connections.values()])
 
     def stats(self) -> Stats:
         """Count users and connections."""
         with self._lock:
-            return Stats(len(self._users), len(self._user_of))
+            return Stats(len(self._users), self._connections)

@@ -13,9 +13,13 @@ class Session(Protocol):
     sid: str
 
     @property
+    def websocket(self) -> Any:
+        """What takes prepared frames directly; None: use send()."""
+
+    @property
     def upgraded(self) -> bool: ...
 
-    def send(self, pkt: Packet) -> Any: ...
+    def send(self, pkt: Packet) -> bool: ...
 
 
 class Connection:
@@ -24,7 +28,7 @@ class Connection:
     handshake is dropped once the CONNECT has been answered: it holds credentials.
     """
 
-    __slots__ = ("address", "ended", "engine", "handshake", "partial", "rooms", "sid", "user_agent")
+    __slots__ = ("address", "ended", "engine", "handshake", "partial", "rooms", "sid", "user_agent", "user_id")
 
     def __init__(self, sid: str, engine: Session, handshake: Handshake) -> None:
         self.sid = sid
@@ -33,6 +37,7 @@ class Connection:
         self.address = handshake.address
         self.user_agent = handshake.user_agent
         self.ended = False
+        self.user_id: str | None = None  # since it was authenticated; the SessionManager's to set
         self.rooms: set[Any] | None = None
         self.partial: tuple[packets.SocketPacket, list[bytes]] | None = None  # waits for its attachments
 
@@ -42,7 +47,7 @@ class Connection:
 
     def send(self, packet: Packet) -> bool:
         """Write a prepared packet; never blocks on gevent. Return False where the connection has ended."""
-        return self.engine.send(packet) is not False
+        return self.engine.send(packet)
 
     def emit(self, name: str, *arguments: Any) -> bool:
         """Send an event to this connection alone."""

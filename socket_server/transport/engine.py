@@ -23,6 +23,7 @@ from socket_server.transport.handshake import Handshake
 from socket_server.transport.heartbeat import Heartbeat
 from socket_server.transport.limits import Limits
 from socket_server.transport.packets import Packet
+from socket_server.transport.rate import TokenBucket
 from socket_server.transport.websocket import WebSocket
 
 _log = log.logger("Socket.IO")
@@ -90,12 +91,14 @@ class EngineSocket:
     """
 
     __slots__ = (
+        "_bucket",
         "_inbound",
         "_probe",
         "_reason",
         "_server",
         "_upgrading",
         "_worker",
+        "address",
         "closed",
         "connected",
         "handshake",
@@ -108,6 +111,7 @@ class EngineSocket:
     def __init__(self, server: "EngineServer", sid: str, handshake: Handshake) -> None:
         self._server = server
         self.sid = sid
+        self.address = handshake.address
         self.handshake: Handshake | None = handshake  # until the Socket.IO CONNECT has been answered
         self.websocket: WebSocket | None = None
         self.polling: PollingQueue | None = None
@@ -116,6 +120,7 @@ class EngineSocket:
         self._inbound: deque[str | bytes | None] = deque()  # None: the session has ended
         self._worker: gevent.Greenlet[..., None] | None = None
         self._reason = ""
+        self._bucket: TokenBucket | None = None  # of its messages, from the first on
         self.connected = True
         self.closed = False
         self.session: Any = None  # the Socket.IO server's Connection
@@ -124,10 +129,6 @@ class EngineSocket:
     def upgraded(self) -> bool:
         """Whether the transport is a WebSocket; the upstream server asks."""
         return self.websocket is not None
-
-    @property
-    def address(self) -> str:
-        return self.handshake.address if self.handshake else ""
 
     # Outwards
 
@@ -197,6 +198,9 @@ class EngineSocket:
             return
         kind = data[:1] if isinstance(data, str) else packets.MESSAGE
         if kind == packets.MESSAGE:
+            if not self._within_rate():
+                self.close(reason="too many events", code=frames.POLICY_VIOLATION)
+                return
             self._enqueue(data[1:] if isinstance(data, str) else data)
         elif kind == packets.PONG:
             self._server.heartbeat.pong(self)
@@ -204,6 +208,12 @@ class EngineSocket:
             self.close(reason="client disconnect")
         elif kind not in (packets.NOOP, packets.UPGRADE):
             self.close(reason="parse error", code=frames.PROTOCOL_ERROR)
+
+    def _within_rate(self) -> bool:
+        now, limits = time.monotonic(), self._server.limits
+        if self._bucket is None:
+            self._bucket = TokenBucket(limits.events_per_second, limits.event_burst, now)
+        return self._bucket.take(now)
 
     def _enqueue(self, data: str | bytes | None) -> None:
         self._inbound.append(data)
@@ -303,6 +313,7 @@ class EngineServer(engineio.Server):
     def open(self, handshake: Handshake) -> EngineSocket:
         """Begin a session, still without a transport."""
         sid = self.generate_id()
+        self.gate.opened(handshake.address)
         socket = self.sockets[sid] = EngineSocket(self, sid, handshake)
         self.heartbeat.add(socket)
         return socket
@@ -319,6 +330,7 @@ class EngineServer(engineio.Server):
     def forget(self, socket: EngineSocket) -> None:
         """Take a session that has ended out of the table."""
         self.sockets.pop(socket.sid, None)
+        self.gate.closed(socket.address)
         self.heartbeat.discard(socket)
         if socket.polling is not None:
             self._leaving[socket.sid] = socket.polling
@@ -380,15 +392,14 @@ class EngineServer(engineio.Server):
         The caller must not have given up control between judge_websocket and this.
         """
         request = Request.of(environ)
-        limits = self.limits
         if request.sid is None:
             socket = self.open(Handshake.of(environ, self.gate.trusted_proxies))
-            websocket = WebSocket(sock, socket, limits.max_message_bytes, limits.send_backlog_bytes)
+            websocket = WebSocket(sock, socket, self.limits)
             socket.websocket = websocket
             self.greet(socket, ())
         else:
             socket = self.sockets[request.sid]
-            websocket = WebSocket(sock, socket, limits.max_message_bytes, limits.send_backlog_bytes)
+            websocket = WebSocket(sock, socket, self.limits)
             socket.probe(websocket)
             gevent.spawn_later(UPGRADE_TIMEOUT_S, socket.give_up_upgrade, websocket)
         websocket.start(received)

@@ -84,7 +84,7 @@ class FrameReader:
     messages a reader holds no buffer.
     """
 
-    __slots__ = ("_buffer", "_fragments", "_kind", "_max_bytes", "finished")
+    __slots__ = ("_buffer", "_fragments", "_kind", "_max_bytes", "finished", "frames")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -92,6 +92,7 @@ class FrameReader:
         self._kind = 0  # of the fragmented message under way: TEXT or BINARY; 0: none
         self._fragments: bytearray | None = None
         self.finished = False
+        self.frames = 0  # read so far, fragments and control frames included
 
     @property
     def partial(self) -> bool:
@@ -131,6 +132,7 @@ class FrameReader:
                 break
             payload = unmask(data[payload_at : payload_at + size], data[payload_at - 4 : payload_at])
             at = payload_at + size
+            self.frames += 1
             message = self._control(opcode, payload) if opcode >= CLOSE else self._data(opcode, fin, payload)
             if message is not None:
                 messages.append(message)

@@ -3,6 +3,7 @@
 The error bodies `{"code", "message"}` are those of the Node.js server, which clients know.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -11,8 +12,9 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from socket_server.transport.handshake import Network
+from socket_server.transport.handshake import Network, client_address
 from socket_server.transport.origins import Origins
+from socket_server.transport.rate import RateByName
 
 PATH = "/socket.io/"
 
@@ -28,7 +30,7 @@ class Refusal:
     def response(self) -> tuple[str, list[tuple[str, str]], bytes]:
         """Return status line, headers and body."""
         headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
-        if self.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        if self.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
             headers.append(("Retry-After", "1"))
         body = orjson.dumps({"code": self.code, "message": self.message})
         return f"{self.status.value} {self.status.phrase}", headers, body
@@ -42,6 +44,8 @@ BAD_ORIGIN = Refusal(HTTPStatus.FORBIDDEN, 4, "Forbidden: this origin is not in 
 BAD_VERSION = Refusal(HTTPStatus.BAD_REQUEST, 5, "Unsupported protocol version")
 TOO_LARGE = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, 3, "Payload too large")
 FULL = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, 3, "Too many connections")
+CROWDED = Refusal(HTTPStatus.TOO_MANY_REQUESTS, 3, "Too many connections from this address")
+BLOCKED = Refusal(HTTPStatus.TOO_MANY_REQUESTS, 3, "Too many failed authentications from this address")
 DRAINING = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, 3, "Shutting down")
 
 
@@ -76,12 +80,17 @@ class Gate:
         origins: Origins,
         max_connections: int,
         trusted_proxies: Sequence[Network] = (),
+        max_connections_per_address: int = 0,
+        max_failures_per_minute: float = 300,
         transports: Sequence[str] = ("polling", "websocket"),
     ) -> None:
         self.origins = origins
         self.trusted_proxies = tuple(trusted_proxies)
         self.draining = False
         self._max_connections = max_connections
+        self._max_per_address = max_connections_per_address  # 0: no limit
+        self._per_address: dict[str, int] = {}
+        self._failures = RateByName(max_failures_per_minute / 60, max_failures_per_minute)
         self._transports = tuple(transports)
 
     @property
@@ -103,4 +112,30 @@ class Gate:
             return BAD_VERSION
         if self.draining:
             return DRAINING
-        return FULL if open_sessions >= self._max_connections else None
+        if open_sessions >= self._max_connections:
+            return FULL
+        return self._judge_address(
+            client_address(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""), self.trusted_proxies)
+        )
+
+    def _judge_address(self, address: str) -> Refusal | None:
+        if self._max_per_address and self._per_address.get(address, 0) >= self._max_per_address:
+            return CROWDED
+        return BLOCKED if self._failures.wait_s(address, time.monotonic()) else None
+
+    def opened(self, address: str) -> None:
+        """Count a session that begins, where addresses are limited."""
+        if self._max_per_address:
+            self._per_address[address] = self._per_address.get(address, 0) + 1
+
+    def closed(self, address: str) -> None:
+        """Count a session that ends."""
+        left = self._per_address.get(address, 0) - 1
+        if left > 0:
+            self._per_address[address] = left
+        else:
+            self._per_address.pop(address, None)
+
+    def failed(self, address: str) -> None:
+        """Count a failed authentication."""
+        self._failures.take(address, time.monotonic())

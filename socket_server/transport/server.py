@@ -148,8 +148,9 @@ class SocketServer(socketio.Server):
             connection.engine.send(packets.wrap(EnginePacket(int(packets.MESSAGE), part)))
 
     def _handle_eio_disconnect(self, engine: Any, reason: str) -> None:
-        if engine.session is not None:
-            self.ended(engine.session, reason)
+        connection, engine.session = engine.session, None  # no cycle is left for the garbage collector
+        if connection is not None:
+            self.ended(connection, reason)
 
     def ended(self, connection: Connection, reason: str) -> None:
         """Let a connection go and tell its handler, once."""

@@ -15,6 +15,8 @@ from socket_server.transport.packets import Packet
 class ThreadedSession:
     """Upstream's Engine.IO socket with the face of EngineSocket."""
 
+    websocket = None  # it writes to none directly: a thread of its own does
+
     def __init__(self, socket: Any, handshake: Handshake) -> None:
         self._socket = socket
         self.sid: str = socket.sid

@@ -7,6 +7,7 @@ meanwhile drains it.
 
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -16,6 +17,8 @@ from gevent.event import Event
 
 from socket_server import log
 from socket_server.transport import frames
+from socket_server.transport.limits import Limits
+from socket_server.transport.rate import TokenBucket
 
 _log = log.logger("Socket.IO")
 
@@ -26,6 +29,9 @@ _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 # How long a closing connection waits for the peer to close too, and how much it throws away meanwhile. Closing at once
 # would make the kernel answer unread bytes with a reset, which can destroy the close frame on its way (RFC 6455, 7.1.1).
 LINGER_S = 2.0
+
+# A message that has begun must be whole within this.
+HALF_SENT_S = 20.0
 _LINGER_BYTES = 1_048_576
 
 
@@ -45,8 +51,10 @@ class WebSocket:
     __slots__ = (
         "_backlog",
         "_backlog_bytes",
+        "_bucket",
+        "_half_sent",
+        "_limits",
         "_linger",
-        "_max_backlog",
         "_reader",
         "_receiver",
         "_sock",
@@ -55,11 +63,13 @@ class WebSocket:
         "ended",
     )
 
-    def __init__(self, sock: socket.socket, receiver: Receiver, max_message_bytes: int, max_backlog_bytes: int) -> None:
+    def __init__(self, sock: socket.socket, receiver: Receiver, limits: Limits) -> None:
         self._sock: socket.socket | None = sock
         self._receiver: Receiver | None = receiver
-        self._reader: frames.FrameReader | None = frames.FrameReader(max_message_bytes)
-        self._max_backlog = max_backlog_bytes
+        self._reader: frames.FrameReader | None = frames.FrameReader(limits.max_message_bytes)
+        self._limits = limits
+        self._bucket: TokenBucket | None = None  # from the first frame on
+        self._half_sent: Any = None  # a timer, while the stream stands inside a message
         self._backlog: deque[bytes] | None = None
         self._backlog_bytes = 0
         self._watch_read: Any = gevent.get_hub().loop.io(sock.fileno(), _READ)
@@ -95,31 +105,32 @@ class WebSocket:
 
         Return False where the connection has ended, or ends now because its backlog is full (a slow consumer).
         """
-        if self._receiver is None:
+        if self._receiver is None or self._sock is None:
             return False
-        return self._write(frame)
+        if self._backlog is not None:
+            return self._line_up(frame)
+        # The hot path of the whole server: everything in one frame, one system call.
+        try:
+            sent = self._sock.send(frame)
+        except _WOULD_BLOCK:
+            sent = 0
+        except OSError:
+            self._end("transport error")
+            return False
+        return sent == len(frame) or self._line_up(frame[sent:])
 
-    def _write(self, frame: bytes) -> bool:
+    def _line_up(self, frame: bytes) -> bool:
+        """Put what the kernel does not take now behind what already waits."""
         sock = self._sock
         if sock is None:
             return False
         if self._backlog is None:
-            try:
-                sent = sock.send(frame)
-            except _WOULD_BLOCK:
-                sent = 0
-            except OSError:
-                self._end("transport error")
-                return False
-            if sent == len(frame):
-                return True
             self._backlog = deque()
             self._watch_write = gevent.get_hub().loop.io(sock.fileno(), _WRITE)
             self._watch_write.start(self._writable)
-            frame = frame[sent:]
         self._backlog.append(frame)
         self._backlog_bytes += len(frame)
-        if self._backlog_bytes > self._max_backlog:
+        if self._backlog_bytes > self._limits.send_backlog_bytes:
             _log.info("slow consumer cut: backlog_bytes=%d", self._backlog_bytes)
             self._end("slow consumer")
             return False
@@ -181,7 +192,9 @@ class WebSocket:
         if self._reader is None:
             return
         try:
-            for message in self._reader.feed(data):
+            messages = self._reader.feed(data)
+            self._watch_progress()
+            for message in messages:
                 if self._receiver is None:
                     return
                 match message:
@@ -198,18 +211,44 @@ class WebSocket:
             _log.exception("unexpected error while receiving")
             self._end("transport error")
 
+    def _watch_progress(self) -> None:
+        """Cut a client that sends too many frames, or leaves a message half sent."""
+        reader = self._reader
+        assert reader is not None
+        if reader.frames:
+            now, limits = time.monotonic(), self._limits
+            if self._bucket is None:
+                self._bucket = TokenBucket(limits.frames_per_second, limits.frame_burst, now)
+            if not self._bucket.take(now, reader.frames):
+                self.close(frames.POLICY_VIOLATION, "too many frames", reason="too many frames")
+                return
+            reader.frames = 0
+        if not reader.partial:
+            self._stop_half_sent()
+        elif self._half_sent is None:
+            self._half_sent = gevent.get_hub().loop.timer(HALF_SENT_S)
+            self._half_sent.start(self.close, frames.POLICY_VIOLATION, "message half sent")
+
+    def _stop_half_sent(self) -> None:
+        if self._half_sent is not None:
+            self._half_sent.stop()
+            self._half_sent.close()
+            self._half_sent = None
+
     # Ending
 
     def close(self, code: int = frames.NORMAL, text: str = "", *, reason: str = "forced close") -> None:
         """Say goodbye with a close frame and let go once the peer has closed too, or after LINGER_S."""
         if self._receiver is None:
             return
+        if not self.send(frames.encode_close(code, text)):
+            return  # it has ended over its goodbye, and the receiver has been told
         receiver, self._receiver, self._reader = self._receiver, None, None
-        if self._write(frames.encode_close(code, text)) and self._sock is not None:
-            self._linger = _Linger(self.abort)
-            if self._backlog is None:
-                self._shut_down_writing()
-            self.resume()
+        self._stop_half_sent()
+        self._linger = _Linger(self.abort)
+        if self._backlog is None:
+            self._shut_down_writing()
+        self.resume()
         receiver.lost(self, reason)
 
     def abort(self) -> None:
@@ -231,6 +270,7 @@ class WebSocket:
         self._watch_read.close()
         self._watch_read = None
         self._stop_writing()
+        self._stop_half_sent()
         self._backlog = None
         if self._linger is not None:
             self._linger.cancel()
