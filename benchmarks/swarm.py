@@ -124,13 +124,25 @@ class Swarm:
         self._partial[fd] = data
         return 0
 
-    def count(self, wanted: int, timeout_s: float = 60.0, meanwhile: Callable[[], None] | None = None) -> float:
-        """Receive until `wanted` notifications are in; return the time of the last one. Raises TimeoutError."""
+    def count(
+        self,
+        wanted: int,
+        timeout_s: float = 60.0,
+        meanwhile: Callable[[], None] | None = None,
+        arrivals: list[float] | None = None,
+    ) -> float:
+        """Receive until `wanted` notifications are in; return the time of the last one. Raises TimeoutError.
+
+        arrivals: gets the time of each.
+        """
         deadline = time.perf_counter() + timeout_s
         got = 0
         while got < wanted:
             for fd, _ in self._epoll.poll(0.05):
-                got += self._receive(fd)
+                found = self._receive(fd)
+                got += found
+                if arrivals is not None:
+                    arrivals += [time.perf_counter()] * found
             if meanwhile is not None:
                 meanwhile()
             if time.perf_counter() > deadline:

@@ -34,7 +34,7 @@ BODY_S = 30.0
 
 # After a refusal: how long, and how much of what the client still sends is read and thrown away.
 _LINGER_S = 2.0
-_LINGER_BYTES = 4_194_304
+_LINGER_BYTES = 1_048_576
 
 
 def accept_key(key: str) -> bytes | None:

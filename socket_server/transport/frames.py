@@ -80,19 +80,20 @@ def unmask(payload: bytes, mask: bytes) -> bytes:
 class FrameReader:
     """Turns the bytes that a client sends into messages, across any cut of the stream.
 
-    max_bytes bounds a message; it is checked on the declared size, before any of the payload is kept. Between
-    messages a reader holds no buffer.
+    max_bytes bounds a message; it is checked on the declared size, before any of the payload is kept. max_frames bounds
+    what one call takes apart. Between messages a reader holds no buffer.
     """
 
-    __slots__ = ("_buffer", "_fragments", "_kind", "_max_bytes", "finished", "frames")
+    __slots__ = ("_buffer", "_fragments", "_kind", "_max_bytes", "_max_frames", "finished", "frames")
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, max_frames: int = 500) -> None:
         self._max_bytes = max_bytes
+        self._max_frames = max_frames
         self._buffer = b""
         self._kind = 0  # of the fragmented message under way: TEXT or BINARY; 0: none
         self._fragments: bytearray | None = None
         self.finished = False
-        self.frames = 0  # read so far, fragments and control frames included
+        self.frames = 0  # that the last feed() took apart, fragments and control frames included
 
     @property
     def partial(self) -> bool:
@@ -106,8 +107,11 @@ class FrameReader:
             return messages
         if self._buffer:
             data = self._buffer + data
+        self.frames = 0
         at, end = 0, len(data)
         while end - at >= 2:
+            if self.frames >= self._max_frames:
+                return self._finish(messages, Violation(POLICY_VIOLATION, "too many frames at once"))
             first, second = data[at], data[at + 1]
             opcode, fin = first & 0x0F, first & 0x80
             size = second & 0x7F

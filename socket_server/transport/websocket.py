@@ -66,7 +66,7 @@ class WebSocket:
     def __init__(self, sock: socket.socket, receiver: Receiver, limits: Limits) -> None:
         self._sock: socket.socket | None = sock
         self._receiver: Receiver | None = receiver
-        self._reader: frames.FrameReader | None = frames.FrameReader(limits.max_message_bytes)
+        self._reader: frames.FrameReader | None = frames.FrameReader(limits.max_message_bytes, int(limits.frame_burst))
         self._limits = limits
         self._bucket: TokenBucket | None = None  # from the first frame on
         self._half_sent: Any = None  # a timer, while the stream stands inside a message
@@ -222,7 +222,6 @@ class WebSocket:
             if not self._bucket.take(now, reader.frames):
                 self.close(frames.POLICY_VIOLATION, "too many frames", reason="too many frames")
                 return
-            reader.frames = 0
         if not reader.partial:
             self._stop_half_sent()
         elif self._half_sent is None:
