@@ -13,7 +13,7 @@ from socket_server.errors import AuthenticationError
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.sessions import SessionManager
 from socket_server.transport.connection import Connection
-from socket_server.transport.deadlines import Deadline, Deadlines
+from socket_server.transport.deadlines import Deadlines
 from socket_server.transport.server import SocketIO
 
 _log = log.logger("Socket.IO")
@@ -42,8 +42,6 @@ class ConnectionEvents:
         self._broadcaster = broadcaster
         self._deadlines = deadlines
         self._failed = failed
-        # What ends each connection if nothing happens: the time to authenticate, then the token's expiry.
-        self._ends: dict[str, Deadline] = {}
         self._disconnect: Callable[..., None] = lambda *_: None
 
     def register(self, socketio: SocketIO) -> None:
@@ -83,9 +81,8 @@ class ConnectionEvents:
 
     def disconnected(self, connection: Connection, reason: str) -> None:
         """Whatever ended it: forget the connection."""
-        end = self._ends.pop(connection.sid, None)
-        if end is not None:
-            end.cancel()
+        if connection.deadline is not None:
+            connection.deadline.cancel()
         user_id = self._sessions.remove(connection)
         _log.info("disconnected sid=%s user=%s reason=%s", connection.sid, user_id, reason)
 
@@ -140,11 +137,11 @@ class ConnectionEvents:
 
     def _end_after(self, connection: Connection, delay_s: float | None, error: AuthenticationError) -> None:
         """Set what ends this connection if nothing else does, in place of what was set before."""
-        before = self._ends.pop(connection.sid, None)
-        if before is not None:
-            before.cancel()
+        if connection.deadline is not None:
+            connection.deadline.cancel()
+            connection.deadline = None
         if delay_s is not None and not connection.ended:
-            self._ends[connection.sid] = self._deadlines.after(delay_s, lambda: self._refuse(connection, error))
+            connection.deadline = self._deadlines.after(delay_s, lambda: self._refuse(connection, error))
 
 
 def auth_timeout() -> AuthenticationError:

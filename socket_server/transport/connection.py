@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 from socket_server.transport import packets
+from socket_server.transport.deadlines import Deadline
 from socket_server.transport.handshake import Handshake
 from socket_server.transport.packets import Packet
 
@@ -28,7 +29,7 @@ class Connection:
     handshake is dropped once the CONNECT has been answered: it holds credentials.
     """
 
-    __slots__ = ("address", "ended", "engine", "handshake", "partial", "rooms", "sid", "user_agent", "user_id")
+    __slots__ = ("address", "deadline", "ended", "engine", "handshake", "partial", "rooms", "sid", "user_agent", "user_id")
 
     def __init__(self, sid: str, engine: Session, handshake: Handshake) -> None:
         self.sid = sid
@@ -37,6 +38,7 @@ class Connection:
         self.address = handshake.address
         self.user_agent = handshake.user_agent
         self.ended = False
+        self.deadline: Deadline | None = None  # what ends it if nothing else does: AUTH_TIMEOUT, then its token's expiry
         self.user_id: str | None = None  # since it was authenticated; the SessionManager's to set
         self.rooms: set[Any] | None = None
         self.partial: tuple[packets.SocketPacket, list[bytes]] | None = None  # waits for its attachments

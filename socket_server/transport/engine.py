@@ -101,6 +101,7 @@ class EngineSocket:
         "address",
         "closed",
         "connected",
+        "deadline",
         "handshake",
         "polling",
         "session",
@@ -123,6 +124,7 @@ class EngineSocket:
         self._bucket: TokenBucket | None = None  # of its messages, from the first on
         self.connected = True
         self.closed = False
+        self.deadline: Any = None  # of the Socket.IO CONNECT
         self.session: Any = None  # the Socket.IO server's Connection
 
     @property

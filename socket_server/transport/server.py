@@ -75,7 +75,7 @@ class SocketServer(socketio.Server):
     def _handle_eio_connect(self, engine: Any, handshake: Handshake) -> None:
         engine.session = None
         engine.handshake = handshake
-        self._deadlines.after(self._limits.connect_timeout_s, lambda: self._connect_overdue(engine))
+        engine.deadline = self._deadlines.after(self._limits.connect_timeout_s, lambda: self._connect_overdue(engine))
 
     def _connect_overdue(self, engine: Any) -> None:
         if engine.session is None and not engine.closed:
@@ -122,6 +122,7 @@ class SocketServer(socketio.Server):
             engine.send(Packet(f"44{packet.namespace},{refusal}".encode()))
 
     def _connect(self, engine: Any, auth: Any) -> None:
+        engine.deadline.cancel()
         connection = Connection(self.eio.generate_id(), engine, engine.handshake)
         engine.session = connection
         self.rooms_of.add(connection)
@@ -148,6 +149,7 @@ class SocketServer(socketio.Server):
             connection.engine.send(packets.wrap(EnginePacket(int(packets.MESSAGE), part)))
 
     def _handle_eio_disconnect(self, engine: Any, reason: str) -> None:
+        engine.deadline.cancel()
         connection, engine.session = engine.session, None  # no cycle is left for the garbage collector
         if connection is not None:
             self.ended(connection, reason)

@@ -22,6 +22,7 @@ class ThreadedSession:
         self.sid: str = socket.sid
         self.handshake: Handshake | None = handshake
         self.address = handshake.address
+        self.deadline: Any = None
         self.session: Any = None
 
     @property
