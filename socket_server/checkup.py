@@ -2,7 +2,6 @@
 
 import resource
 import socket
-import ssl
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,8 +32,6 @@ def examine(load: Callable[[], Settings]) -> Iterator[Finding]:
     yield from (Finding(False, warning) for warning in settings.warnings())
     yield port(settings)
     yield descriptors(settings)
-    if settings.ssl_cert:
-        yield certificate(settings)
     if settings.jwt_jwks_url:
         yield key_set(settings)
 
@@ -80,15 +77,6 @@ def descriptors(settings: Settings) -> Finding:
         f"the hard limit of open files is {hard}, MAX_CONNECTIONS={settings.max_connections} needs {wanted}: raise it "
         "(LimitNOFILE= in systemd, ulimits in Docker, /etc/security/limits.conf) or lower MAX_CONNECTIONS",
     )
-
-
-def certificate(settings: Settings) -> Finding:
-    """Do certificate and key load, and belong together?"""
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.ssl_cert, settings.ssl_key)
-    except (OSError, ssl.SSLError) as error:
-        return Finding(False, f"SSL_CERT and SSL_KEY do not work together: {error}; give the chain and its private key")
-    return Finding(True, "SSL_CERT and SSL_KEY belong together")
 
 
 def key_set(settings: Settings) -> Finding:

@@ -7,6 +7,7 @@ import ipaddress
 import math
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,6 +144,8 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     for given, missing in (("SSL_CERT", "SSL_KEY"), ("SSL_KEY", "SSL_CERT")):
         if read.raw(given) and not read.raw(missing):
             read.problem(f"{given} is set without {missing}: set both to serve TLS, or neither")
+    if ssl_cert and ssl_key and not read.complained_of("SSL_CERT", "SSL_KEY"):
+        read.certificate(ssl_cert, ssl_key)
     _one_worker(read)
     settings = Settings(
         app_env=app_env,
@@ -307,6 +310,16 @@ class _Reader:
             except OSError as error:
                 self.problem(f"{name} is {path!r}, which cannot be read ({error.strerror}): name a readable PEM file")
         return path
+
+    def certificate(self, cert: str, key: str) -> None:
+        try:
+            # Without a password of its own, OpenSSL would ask for one on the terminal.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: "")
+        except (OSError, ValueError) as error:
+            self.problem(
+                f"SSL_CERT and SSL_KEY do not work together ({error}): give a PEM chain and its private key, "
+                "without a passphrase"
+            )
 
     def pem(self, name: str) -> str:
         value = self.raw(name)

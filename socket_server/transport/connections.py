@@ -75,6 +75,7 @@ class Handler(WebSocketHandler):
         self.client_address = address
         self.server = server
         self.deadline = time.monotonic() + HEAD_S  # the server's watch cuts the connection after it
+        self.busy = False  # a request has begun and is not yet answered
         self._status = ""
         self._headers: list[tuple[str, str]] = []
 
@@ -110,12 +111,14 @@ class Handler(WebSocketHandler):
             except RefusedError as refused:
                 self._refuse(refused.response)
                 return
+            self.busy = True
             for environ in environs:
                 self.deadline = math.inf
                 if not self._serve(environ):
                     return
                 in_head = in_body = False
                 self.deadline = time.monotonic() + IDLE_S
+            self.busy = reader.partial
             if reader.in_body and not in_body:
                 in_body = True
                 self.deadline = time.monotonic() + BODY_S
@@ -139,18 +142,13 @@ class Handler(WebSocketHandler):
         if environ.get("HTTP_UPGRADE", "").lower() == "websocket" and environ["PATH_INFO"].startswith(PATH):
             return self._upgrade(environ)
         server = self.server
-        server.requests += 1
-        try:
-            started = time.time()
-            status, headers, body = self._run(environ)
-            close = not environ["socket_server.keep_alive"] or "socket_server.rest" in environ or server.draining
-            response = encode_response(status, headers, body, _clock.date(), close)
-            self.deadline = time.monotonic() + BODY_S
-            self._send(response)
-            if server.access is not None:
-                server.log_access(environ, status, headers, len(body), started)
-        finally:
-            server.requests -= 1
+        started = time.time()
+        status, headers, body = self._run(environ)
+        close = not environ["socket_server.keep_alive"] or "socket_server.rest" in environ or server.draining
+        self.deadline = time.monotonic() + BODY_S
+        self._send(encode_response(status, headers, body, _clock.date(), close))
+        if server.access is not None:
+            server.log_access(environ, status, headers, len(body), started)
         return not close
 
     def _run(self, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:

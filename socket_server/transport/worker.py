@@ -56,7 +56,6 @@ class Server(WSGIServer):
         services = app.extensions["socket_server"]
         self.engine = app.extensions["socketio"].server.eio
         self.access = access
-        self.requests = 0  # being answered now
         self.handlers: set[Handler] = set()
         self._judge_head = services.judge_head
 
@@ -179,7 +178,7 @@ class Worker(GeventWebSocketWorker):
             if self._hurry:  # a second, impatient signal
                 break
         with gevent.Timeout(FINISH_S, False):  # type: ignore[arg-type]  # False: silently
-            while any(server.requests for server in servers):
+            while any(handler.busy for server in servers for handler in server.handlers):
                 gevent.sleep(0.02)
         for server in servers:
             server.stop(timeout=0.1)
