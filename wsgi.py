@@ -1,5 +1,5 @@
 """The WSGI door: `gunicorn wsgi:app`, `flask run`."""
 
-from socket_server.app import create_app
+from socket_server.serve import application
 
-app = create_app()
+app = application()

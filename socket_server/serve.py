@@ -1,15 +1,20 @@
 """How gunicorn serves the app: its settings computed from ours, and the checks before it starts."""
 
+import os
 import resource
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+import click
 from gunicorn.app.base import BaseApplication
 
 from socket_server import config, log
 from socket_server.config import Settings
 from socket_server.errors import ConfigError
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 _log = log.logger("Server")
 
@@ -109,6 +114,18 @@ def raise_descriptor_limit(wanted: int) -> str | None:
     )
 
 
+def application() -> "Flask":
+    """Return the WSGI application of `wsgi.py`; `flask run` shows a bad setting as it shows its own errors."""
+    from socket_server.app import create_app  # in the worker, once gevent is set up
+
+    try:
+        return create_app()
+    except ConfigError as error:
+        if os.environ.get("FLASK_RUN_FROM_CLI") == "true":
+            raise click.ClickException(str(error)) from None
+        raise
+
+
 class Server(BaseApplication):  # type: ignore[misc]
     """gunicorn without its command line, for `socket-server run`: the same settings, from any directory."""
 
@@ -117,6 +134,4 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        from socket_server.app import create_app  # in the worker, once gevent is set up
-
-        return create_app()
+        return application()

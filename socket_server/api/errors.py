@@ -12,7 +12,7 @@ from socket_server.errors import RequestError
 _log = log.logger("Server")
 
 _MENDS = {
-    404: "there is nothing at this path; the API is /health, /stats and /broadcast",
+    404: "there is nothing at this path; the API is /health, /stats, /broadcast and /broadcast/batch",
     405: "this path does not take this method; the Allow header lists what it takes",
     413: "the body is larger than MAX_BODY_BYTES: split the broadcast",
     415: "send the body as Content-Type: application/json",

@@ -24,6 +24,9 @@ from socket_server.errors import AuthenticationError
 # Longer than any token an identity provider makes, short enough that parsing one costs nothing.
 MAX_TOKEN_CHARS = 16_384
 
+# 2^53 - 1, the largest integer that JavaScript clients can read: some issuers write "never" as a far greater number.
+_LATEST = 9_007_199_254_740_991
+
 _PARTS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*", re.ASCII)
 
 # Short secrets are warned about once, at start (Settings.warnings), not at every token.
@@ -139,7 +142,7 @@ def numeric_date(value: Any) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError("not a NumericDate")
-    return int(value)
+    return min(int(value), _LATEST)
 
 
 def user_id_text(value: Any) -> str | None:

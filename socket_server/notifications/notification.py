@@ -15,6 +15,7 @@ from socket_server.errors import RequestError
 
 PRIORITIES = ("low", "normal", "high")
 MAX_BATCH = 1_000
+MAX_TTL_S = 315_360_000  # ten years
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +181,8 @@ def _check_text(path: str, value: Any) -> None:
 def _ttl(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-        raise RequestError(400, "ttl must be a number of seconds, 0 or more", f"it is {_kind(value)}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_TTL_S:
+        raise RequestError(400, f"ttl must be a number of seconds from 0 to {MAX_TTL_S}", f"it is {_kind(value)}")
     return float(value)
 
 

@@ -92,6 +92,7 @@ class EngineSocket:
 
     __slots__ = (
         "_bucket",
+        "_closing",
         "_inbound",
         "_probe",
         "_reason",
@@ -121,6 +122,7 @@ class EngineSocket:
         self._inbound: deque[str | bytes | None] = deque()  # None: the session has ended
         self._worker: gevent.Greenlet[..., None] | None = None
         self._reason = ""
+        self._closing: tuple[str, int] | None = None  # to be closed when the upgrade has come to its end: reason, code
         self._bucket: TokenBucket | None = None  # of its messages, from the first on
         self.connected = True
         self.closed = False
@@ -157,7 +159,11 @@ class EngineSocket:
 
         code: the WebSocket close code. wait, abort: the stock server's parameters, without meaning here.
         """
-        if self.closed:
+        if self.closed or self._closing is not None:
+            return
+        if self._upgrading:
+            # The client has stopped to poll and does not read the WebSocket yet: what it still has to hear would be lost.
+            self._closing = (reason or "forced close", code)
             return
         if self.websocket is not None:
             self.websocket.close(code, reason=reason or "forced close")
@@ -191,6 +197,8 @@ class EngineSocket:
         if websocket is self._probe:
             self._probe = None
             self._upgrading = False
+            if self._closing is not None:
+                self._ended(self._closing[0])
         elif websocket is self.websocket:
             self._ended(reason)
 
@@ -269,6 +277,9 @@ class EngineSocket:
                 if packet is not packets.NOOP_PACKET:
                     websocket.send(packet.frame)
             polling.end()
+        if self._closing is not None:
+            reason, code = self._closing
+            websocket.close(code, reason=reason)
 
     @property
     def probing(self) -> bool:

@@ -16,9 +16,11 @@ const commands = {
   open({ name, url, options, login }) {
     const socket = io(url, { forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 200, ...options });
     sockets.set(name, socket);
+    socket.io.on("open", () => {
+      socket.io.engine.on("upgrade", (transport) => report(name, "upgrade", transport.name));
+    });
     socket.on("connect", () => {
       report(name, "connect", socket.id);
-      socket.io.engine.once("upgrade", (transport) => report(name, "upgrade", transport.name));
       if (login) socket.emit("auth", login);
     });
     socket.on("connect_error", (error) => report(name, "connect_error", error.message, statusOf(error)));

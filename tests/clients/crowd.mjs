@@ -17,7 +17,7 @@ createInterface({ input: process.stdin }).once("line", (line) => {
   for (const [userId, token] of tokens) {
     received[userId] = 0;
     const socket = io(url, { forceNew: true, auth: { token, userId } });
-    socket.on("connect", () => {
+    socket.io.on("open", () => {
       socket.io.engine.on("upgrade", () => {
         upgraded.add(userId);
         if (upgraded.size === tokens.length) tell("all upgraded", upgraded.size);

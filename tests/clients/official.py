@@ -116,17 +116,25 @@ class Clients:
 
     def __init__(self, node: str) -> None:
         self.script = Script(node, "client.mjs")
-        self._count = 0
+        self._connections: list[Connection] = []
+
+    def stop(self) -> None:
+        self.script.stop()
+
+    def close_all(self) -> None:
+        """Disconnect every connection."""
+        for connection in self._connections:
+            connection.close()
 
     def tell(self, command: str, **parameters: Any) -> None:
         self.script.write({"command": command, **parameters})
 
     def open(self, url: str, *, login: dict[str, Any] | None = None, **options: Any) -> Connection:
         """Connect as `io(url, options)`. login: what the event `auth` says at every connect; None: it is not sent."""
-        self._count += 1
-        name = f"client-{self._count}"
+        name = f"client-{len(self._connections) + 1}"
         self.tell("open", name=name, url=url, options=options, login=login)
-        return Connection(self, name)
+        self._connections.append(Connection(self, name))
+        return self._connections[-1]
 
     def block(self, seconds: float) -> None:
         """Keep the process busy: for so long no connection of it reads or answers anything."""

@@ -1,11 +1,12 @@
 """Each place for credentials, and each refusal, over each transport (contract, section 3)."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.clients.official import TRANSPORTS, Clients, Connection
+from tests.clients.official import TRANSPORTS, Clients, Connection, latency
 from tests.servers import RunningServer, mint, running, wait_for
 
 OTHER_SECRET = "another-secret-that-is-long-enough-0123456789"
@@ -63,7 +64,7 @@ REFUSALS: dict[str, tuple[str, str, Callable[[], dict[str, Any]]]] = {
         "UserId does not match JWT",
         lambda: {"login": {"userId": "456", "jwt": mint("123")}},
     ),
-    "nothing at all": ("auth_timeout", "Authentication timeout", lambda: {}),
+    "nothing at all": ("auth_timeout", "Authentication timeout", dict),
 }
 
 
@@ -93,18 +94,17 @@ def assert_sent_away(connection: Connection, code: str, message: str) -> None:
 def test_every_place_for_credentials_is_looked_at(
     shared_server: RunningServer, clients: Clients, transport: str, place: str
 ) -> None:
-    connection = clients.open(shared_server.url, **TRANSPORTS[transport], **PLACES[place]("123", mint("123")))
+    user = f"{transport}-{list(PLACES).index(place)}"
+    connection = clients.open(shared_server.url, **TRANSPORTS[transport], **PLACES[place](user, mint(user)))
     [answer] = connection.wait("auth_success").args
-    assert answer["userId"] == "123"
+    assert answer["userId"] == user
     if transport == "default":
         assert connection.wait("upgrade").args == ["websocket"]
-    assert shared_server.broadcast(["123"], {"title": place}).json()["totalSockets"] == 1
+    assert shared_server.broadcast([user], {"title": place}).json()["totalSockets"] == 1
     notification, offset = connection.wait("notification").args
     assert notification == {"title": place}
     assert isinstance(offset, str)
     assert offset.isdecimal()
-    connection.close()
-    shared_server.wait_for_connections(0)
 
 
 @pytest.mark.parametrize("why", REFUSALS)
@@ -115,25 +115,46 @@ def test_a_refused_client_hears_why_and_stays_away(
     connection = clients.open(strict_server.url, **TRANSPORTS[transport], **credentials())
     assert_sent_away(connection, code, message)
     assert not connection.all("auth_success")
-    assert strict_server.stats()["totalConnections"] == 0
 
 
-def test_a_token_that_expires_ends_its_connection(strict_server: RunningServer, clients: Clients, transport: str) -> None:
-    connection = clients.open(strict_server.url, **TRANSPORTS[transport], auth={"token": mint("123", lifetime_s=2)})
-    connection.wait("auth_success")
-    assert_sent_away(connection, "expired_token", "Invalid or expired JWT")
-    assert strict_server.stats()["totalConnections"] == 0
-
-
-def test_a_token_is_refreshed_in_time_by_the_auth_event(
-    strict_server: RunningServer, clients: Clients, transport: str
+def test_a_refusal_in_the_middle_of_the_upgrade_is_heard(
+    shared_server: RunningServer, own_clients: Clients, node: str
 ) -> None:
-    connection = clients.open(strict_server.url, **TRANSPORTS[transport], auth={"token": mint("123", lifetime_s=2)})
-    short = connection.wait("auth_success").args[0]["expiresAt"]
-    connection.emit("auth", {"userId": "123", "jwt": mint("123", lifetime_s=3)})
-    longer = connection.wait("auth_success", 2).args[0]["expiresAt"]
-    assert longer > short
-    assert_sent_away(connection, "expired_token", "Invalid or expired JWT")
+    with latency(node, shared_server.port, 40) as port:
+        connections = [own_clients.open(f"http://127.0.0.1:{port}") for _ in range(25)]
+        connections[0].wait("connect")
+        for connection in connections:
+            connection.emit("auth", {"userId": "123"})
+            time.sleep(0.004)  # one after the other, so that the refusals meet every step of the upgrade
+        for connection in connections:
+            assert_sent_away(connection, "missing_credentials", "Not authenticated - missing credentials")
+
+
+def test_a_token_that_expires_ends_its_connection(shared_server: RunningServer, clients: Clients) -> None:
+    connections = [
+        clients.open(strict_server.url, **options, auth={"token": mint(f"user-{transport}", lifetime_s=2)})
+        for transport, options in TRANSPORTS.items()
+    ]
+    for connection in connections:
+        connection.wait("auth_success")
+    for connection in connections:
+        assert_sent_away(connection, "expired_token", "Invalid or expired JWT")
+    assert strict_server.stats()["totalConnections"] == 0
+
+
+def test_a_token_is_refreshed_in_time_by_the_auth_event(strict_server: RunningServer, clients: Clients) -> None:
+    connections = {}
+    for transport, options in TRANSPORTS.items():
+        user = f"user-{transport}"
+        connections[user] = clients.open(strict_server.url, **options, auth={"token": mint(user, lifetime_s=2)})
+        before = connections[user].wait("auth_success").args[0]["expiresAt"]
+        connections[user].emit("auth", {"userId": user, "jwt": mint(user, lifetime_s=3)})
+        assert connections[user].wait("auth_success", 2).args[0]["expiresAt"] > before
+    wait_for(lambda: time.time() > before + 0.1)
+    assert strict_server.broadcast(list(connections), {"title": "still here"}).json()["totalSockets"] == 3
+    for connection in connections.values():
+        connection.wait("notification")
+        assert_sent_away(connection, "expired_token", "Invalid or expired JWT")
 
 
 def test_an_authenticated_connection_cannot_become_another_user(
@@ -149,16 +170,14 @@ def test_the_oldest_connection_gives_way_to_the_newest(
     strict_server: RunningServer, clients: Clients, transport: str
 ) -> None:
     connections = []
+    user = f"crowded-{transport}"
     for _ in range(3):
-        connection = clients.open(strict_server.url, **TRANSPORTS[transport], auth={"token": mint("123")})
+        connection = clients.open(strict_server.url, **TRANSPORTS[transport], auth={"token": mint(user)})
         connection.wait("auth_success")
         connections.append(connection)
     assert_sent_away(connections[0], "too_many_connections", "Too many connections")
-    assert strict_server.broadcast(["123"], {"title": "hello"}).json()["totalSockets"] == 2
+    assert strict_server.broadcast([user], {"title": "hello"}).json()["totalSockets"] == 2
     for connection in connections[1:]:
         connection.wait("notification")
         assert not connection.all("disconnect")
     assert not connections[0].all("notification")
-    for connection in connections[1:]:
-        connection.close()
-    wait_for(lambda: strict_server.stats()["totalConnections"] == 0)

@@ -19,7 +19,6 @@ def test_a_ping_is_answered_by_a_pong_and_an_acknowledgement(
     connection.wait("pong", 2)
     # A string in the last place would be taken for a recovery offset by the client.
     assert [pong.args for pong in connection.all("pong")] == [[None], [None]]
-    connection.close()
 
 
 def test_an_event_that_the_server_does_not_know_changes_nothing(
@@ -34,7 +33,6 @@ def test_an_event_that_the_server_does_not_know_changes_nothing(
     connection.wait("ack")
     assert not connection.all("notification")
     assert not connection.all("disconnect")
-    connection.close()
 
 
 def test_another_namespace_is_refused(shared_server: RunningServer, clients: Clients, transport: str) -> None:
@@ -52,7 +50,6 @@ def test_a_web_page_of_an_unknown_origin_is_refused(shared_server: RunningServer
         refusal = connection.wait("connect_error")
         assert refusal.args[1] == 403, (origin, refusal)
         assert not connection.all("connect")
-        connection.close()
 
 
 def test_a_web_page_of_an_allowed_origin_is_served(shared_server: RunningServer, clients: Clients, transport: str) -> None:
@@ -61,4 +58,3 @@ def test_a_web_page_of_an_allowed_origin_is_served(shared_server: RunningServer,
     connection.wait("auth_success")
     if transport == "default":
         connection.wait("upgrade")
-    connection.close()

@@ -2,53 +2,55 @@
 
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from tests.clients.official import TRANSPORTS, Clients, Connection
+from tests.clients.official import TRANSPORTS, Clients, Connection, latency
 from tests.servers import RunningServer, free_port, mint, running, wait_for
 
 # What the official client says when its transport goes; it connects again after each of these.
 LOSSES = {"transport close", "transport error", "ping timeout"}
 
 
-@pytest.fixture(scope="module")
-def impatient_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server that soon gives up a silent client, or one for which too much is waiting."""
-    with running(
-        tmp_path_factory.mktemp("server"), PING_INTERVAL=0.4, PING_TIMEOUT=0.6, SEND_BACKLOG_BYTES=262_144
-    ) as started:
-        yield started
+def open_every_way(clients: Clients, url: str) -> list[Connection]:
+    """Connections of user 123 over each transport: authenticated in the handshake, and by the event `auth`."""
+    connections = []
+    for transport, options in TRANSPORTS.items():
+        pair = [
+            clients.open(url, **options, auth={"token": mint("123")}),
+            clients.open(url, **options, login={"userId": "123", "jwt": mint("123")}),
+        ]
+        for connection in pair:
+            connection.wait("auth_success")
+            if transport == "default":
+                connection.wait("upgrade")
+        connections += pair
+    return connections
 
 
-def open_both_ways(clients: Clients, url: str, transport: str) -> list[Connection]:
-    """Two connections of user 123: one authenticates in the handshake, one by the event `auth` at every connect."""
-    in_handshake = clients.open(url, **TRANSPORTS[transport], auth={"token": mint("123")})
-    by_event = clients.open(url, **TRANSPORTS[transport], login={"userId": "123", "jwt": mint("123")})
-    for connection in (in_handshake, by_event):
-        connection.wait("auth_success")
-        if transport == "default":
-            connection.wait("upgrade")
-    return [in_handshake, by_event]
-
-
-def assert_receive(server: RunningServer, connections: list[Connection], title: str) -> None:
+def assert_receive(server: RunningServer, connections: Iterable[Connection], title: str) -> None:
+    """All of them, and nobody else."""
+    connections = list(connections)
     assert server.broadcast(["123"], {"title": title}).json()["totalSockets"] == len(connections)
     for connection in connections:
-        wait_for(
-            lambda connection=connection: {"title": title} in [each.args[0] for each in connection.all("notification")]
-        )
+        wait_for(lambda c=connection: {"title": title} in [each.args[0] for each in c.all("notification")], what=title)
+
+
+def assert_lost(connection: Connection, reasons: set[str]) -> None:
+    """The client lost its transport, and is about to come back."""
+    lost = connection.wait("disconnect")
+    assert lost.args[0] in reasons
+    assert lost.active
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "kill -9"])
-def test_a_client_comes_back_to_a_restarted_server(
-    tmp_path: Path, clients: Clients, transport: str, sig: signal.Signals
-) -> None:
+def test_clients_come_back_to_a_restarted_server(tmp_path: Path, own_clients: Clients, sig: signal.Signals) -> None:
     port = free_port()
     with running(tmp_path, PORT=port) as server:
-        connections = open_both_ways(clients, server.url, transport)
+        connections = open_every_way(own_clients, server.url)
         assert_receive(server, connections, "before")
         if sig == signal.SIGTERM:
             assert server.stop() == 0
@@ -56,9 +58,7 @@ def test_a_client_comes_back_to_a_restarted_server(
             os.killpg(server.process.pid, sig)
             server.process.wait()
         for connection in connections:
-            lost = connection.wait("disconnect")
-            assert lost.args[0] in ({"transport close"} if sig == signal.SIGTERM else LOSSES)
-            assert lost.active
+            assert_lost(connection, {"transport close"} if sig == signal.SIGTERM else LOSSES)
             connection.wait("connect_error")  # it tries, and nobody is there
     with running(tmp_path, PORT=port) as server:
         for connection in connections:
@@ -70,71 +70,66 @@ def test_a_client_comes_back_to_a_restarted_server(
             assert not connection.all("auth_error")
 
 
-def test_a_client_that_is_busy_for_longer_than_the_ping_timeout_is_dropped_and_comes_back(
-    impatient_server: RunningServer, clients: Clients, transport: str
+def test_a_client_in_the_middle_of_its_upgrade_survives_a_restart(tmp_path: Path, own_clients: Clients, node: str) -> None:
+    """While it upgrades the client has given up polling: it must not be left waiting for a WebSocket that is gone."""
+    port = free_port()
+    with latency(node, port, 20) as far_port:
+        with running(tmp_path, PORT=port) as server:
+            connections = []
+            for _ in range(20):
+                connections.append(own_clients.open(f"http://127.0.0.1:{far_port}", auth={"token": mint("123")}))
+                time.sleep(0.01)  # one after the other, so that the signal finds them at every step of the upgrade
+            connections[9].wait("connect")
+            assert server.stop() == 0
+        with running(tmp_path, PORT=port) as server:
+            server.wait_for_connections(len(connections), 10)
+            assert_receive(server, connections, "after")
+
+
+def test_clients_that_are_busy_for_longer_than_the_ping_timeout_are_dropped_and_come_back(
+    tmp_path: Path, own_clients: Clients
 ) -> None:
-    connections = open_both_ways(clients, impatient_server.url, transport)
-    clients.block(2.5)
-    wait_for(lambda: impatient_server.stats()["totalConnections"] == 0, 2.0, "the end of the silent connections")
-    for connection in connections:
-        lost = connection.wait("disconnect")
-        assert lost.args[0] in LOSSES
-        assert lost.active
-        connection.wait("auth_success", 2)
-    impatient_server.wait_for_connections(2)
-    assert_receive(impatient_server, connections, "welcome back")
-    for connection in connections:
-        connection.close()
-    impatient_server.wait_for_connections(0)
+    with running(tmp_path, PING_INTERVAL=0.4, PING_TIMEOUT=0.6) as server:
+        connections = open_every_way(own_clients, server.url)
+        # Idle, and now and then busy for less than the timeout: nothing is lost by that.
+        for number in range(1, 6):
+            own_clients.block(0.4)
+            connections[0].ask("ping")
+            connections[0].wait("ack", number)
+        assert_receive(server, connections, "still here")
+        assert not any(connection.all("disconnect") for connection in connections)
+        own_clients.block(2.5)
+        wait_for(lambda: server.stats()["totalConnections"] == 0, 2.0, "the end of the silent connections")
+        for connection in connections:
+            assert_lost(connection, LOSSES)
+            connection.wait("auth_success", 2)
+        server.wait_for_connections(len(connections))
+        assert_receive(server, connections, "welcome back")
 
 
-def test_a_client_that_stays_idle_is_kept(impatient_server: RunningServer, clients: Clients, transport: str) -> None:
-    """Longer than interval and timeout together: the heartbeat of the two sides agrees."""
-    connections = open_both_ways(clients, impatient_server.url, transport)
-    for number in range(2, 8):
-        connections[0].ask("ping")
-        connections[0].wait("ack", number - 1)
-        clients.block(0.3)  # busy, but not for too long
-    assert_receive(impatient_server, connections, "still here")
-    for connection in connections:
-        assert not connection.all("disconnect")
-        connection.close()
-    impatient_server.wait_for_connections(0)
-
-
-def test_a_client_that_reads_nothing_is_cut_while_others_go_on(
-    tmp_path: Path, clients: Clients, node: str, transport: str
+def test_clients_that_read_nothing_are_cut_while_others_go_on(
+    tmp_path: Path, own_clients: Clients, clients: Clients
 ) -> None:
     with running(tmp_path, SEND_BACKLOG_BYTES=262_144) as server:
-        stalled = clients.open(server.url, **TRANSPORTS[transport], auth={"token": mint("123")})
-        stalled.wait("auth_success")
-        if transport == "default":
-            stalled.wait("upgrade")
-        others = Clients(node)
+        stalled = open_every_way(own_clients, server.url)
+        others = open_every_way(clients, server.url)
+        own_clients.script.process.send_signal(signal.SIGSTOP)
         try:
-            other = others.open(server.url, auth={"token": mint("123")})
-            other.wait("auth_success")
-            clients.script.process.send_signal(signal.SIGSTOP)
             sent = 0
-            while server.stats()["totalConnections"] == 2:
-                assert sent < 500, "the stalled connection was never cut"
+            while server.stats()["totalConnections"] > len(others):
+                assert sent < 500, "the stalled connections were never cut"
                 sent += 1
                 server.broadcast(["123"], {"data": {"number": sent, "text": "x" * 100_000}})
-            other.wait("notification", sent)
-            assert not other.all("disconnect")
+                for connection in others:
+                    connection.wait("notification", sent)
+            assert not any(connection.all("disconnect") for connection in others)
         finally:
-            clients.script.process.send_signal(signal.SIGCONT)
-            others.script.stop()
-        lost = stalled.wait("disconnect")
-        assert lost.args[0] in LOSSES
-        assert lost.active
-        stalled.wait("auth_success", 2)
-        server.wait_for_connections(1)
-        server.broadcast(["123"], {"data": {"number": sent + 1}})
-        wait_for(
-            lambda: (
-                stalled.all("notification")[-1:] and stalled.all("notification")[-1].args[0]["data"]["number"] == sent + 1
-            )
-        )
-        numbers = [each.args[0]["data"]["number"] for each in stalled.all("notification")]
-        assert numbers == sorted(set(numbers))
+            own_clients.script.process.send_signal(signal.SIGCONT)
+        for connection in stalled:
+            assert_lost(connection, LOSSES)
+            connection.wait("auth_success", 2)
+        server.wait_for_connections(len(stalled) + len(others))
+        assert_receive(server, stalled + others, "welcome back")
+        for connection in stalled:
+            numbers = [each.args[0].get("data", {"number": sent + 1})["number"] for each in connection.all("notification")]
+            assert numbers == sorted(set(numbers))

@@ -12,6 +12,15 @@ Opens = Callable[..., Client]
 OpensRaw = Callable[..., RawWebSocket]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_certificates_of_the_machine() -> Iterator[None]:
+    """Some machines name their certificates in these variables, and requests then believes them above `verify=False`."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+            patch.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture
 def opens() -> Iterator[Opens]:
     """Open Engine.IO sessions: `opens(server, transport, headers=…)`."""

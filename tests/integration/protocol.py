@@ -32,6 +32,7 @@ class Client:
 
     handshake: dict[str, Any]
     answers_pings = True
+    closed_politely = False  # by a CLOSE packet
 
     def send(self, packet: str | bytes) -> None:
         raise NotImplementedError
@@ -54,6 +55,9 @@ class Client:
             packet = self._receive()
             if packet == "2" and self.answers_pings:
                 self.send("3")
+            elif packet == "1":
+                self.closed_politely = True
+                return None
             elif packet != "6":
                 return packet
 
@@ -187,8 +191,6 @@ class PollingClient(Client):
             answer.encoding = "utf-8"
             self._packets = answer.text.split(RECORD_SEPARATOR)
         packet = self._packets.pop(0)
-        if packet == "1":
-            return None
         return base64.b64decode(packet[1:]) if packet.startswith("b") else packet
 
     def close(self) -> None:

@@ -136,9 +136,7 @@ def test_cookies_sign_in(shared_server: RunningServer, opens: Opens, transport: 
 
 @over_both
 @pytest.mark.parametrize("prefix", ["Bearer ", "bearer ", "BEARER  "])
-def test_the_authorization_header_signs_in(
-    shared_server: RunningServer, opens: Opens, transport: str, prefix: str
-) -> None:
+def test_the_authorization_header_signs_in(shared_server: RunningServer, opens: Opens, transport: str, prefix: str) -> None:
     connection = opens(shared_server, transport, headers={"Authorization": prefix + mint("123")})
     connection.connect()
     assert connection.success()["userId"] == "123"
@@ -384,9 +382,7 @@ def test_a_second_auth_with_a_bad_token_ends_the_connection(shared_server: Runni
 
 
 @over_both
-def test_the_oldest_connection_gives_way_to_the_newest(
-    strict_server: RunningServer, opens: Opens, transport: str
-) -> None:
+def test_the_oldest_connection_gives_way_to_the_newest(strict_server: RunningServer, opens: Opens, transport: str) -> None:
     user = f"many-{transport}"
     first, second, third = (opens(strict_server, transport) for _ in range(3))
     for connection in (first, second):

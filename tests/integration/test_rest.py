@@ -280,7 +280,17 @@ def test_a_body_that_does_not_say_json_is_a_415(shared_server: RunningServer, co
 
 @pytest.mark.parametrize(
     "authorization",
-    [None, "", "Bearer", "Bearer ", "Bearer wrong", f"Basic {API_KEY}", API_KEY, f"Bearer {API_KEY}x", f"Bearer {API_KEY[:-1]}"],
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer wrong",
+        f"Basic {API_KEY}",
+        API_KEY,
+        f"Bearer {API_KEY}x",
+        f"Bearer {API_KEY[:-1]}",
+    ],
 )
 def test_without_a_key_it_is_a_401_that_names_the_scheme(shared_server: RunningServer, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
@@ -350,7 +360,9 @@ def test_a_chunked_body_of_a_good_size_is_taken(small_server: RunningServer) -> 
     assert small_server.post("/broadcast", data=parts, headers=KEY | JSON).json()["requestedUsers"] == 1
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/broadcast/", "/health/", "/stats/x", "/../etc/passwd", "/%00", "/favicon.ico"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/broadcast/", "/health/", "/stats/x", "/../etc/passwd", "/%00", "/favicon.ico"]
+)
 def test_an_unknown_path_is_a_404(shared_server: RunningServer, path: str) -> None:
     assert_error(shared_server.get(path), 404, "Not Found")
 
@@ -415,7 +427,8 @@ def test_an_allowed_origin_is_answered(shared_server: RunningServer, path: str) 
 
 @pytest.mark.parametrize("path", ["/health", "/stats", "/nothing", "/broadcast", "/socket.io/?EIO=4&transport=polling"])
 @pytest.mark.parametrize(
-    "origin", [FOREIGN, "null", "http://app.example.com.evil.example", "https://app.example.com", "http://app.example.com:81"]
+    "origin",
+    [FOREIGN, "null", "http://app.example.com.evil.example", "https://app.example.com", "http://app.example.com:81"],
 )
 def test_another_origin_is_not(shared_server: RunningServer, path: str, origin: str) -> None:
     answer = shared_server.get(path, headers={"Origin": origin})

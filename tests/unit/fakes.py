@@ -15,6 +15,7 @@ class RecordingSession:
     def __init__(self, *, broken: bool = False, upgraded: bool = True) -> None:
         self.sid = f"engine-{next(_numbers)}"
         self.upgraded = upgraded
+        self.websocket = None
         self.broken = broken
         self.packets: list[Any] = []
 

@@ -49,12 +49,16 @@ def test_a_call_from_this_machine_by_its_own_name_is_local(address: str, host: s
     assert is_loopback_call(address, host, forwarded=False)
 
 
-@pytest.mark.parametrize("address", ["", "10.0.0.1", "8.8.8.8", "::", "fe80::1", "localhost", "127.0.0.1.evil.example", "0.0.0.0"])
+@pytest.mark.parametrize(
+    "address", ["", "10.0.0.1", "8.8.8.8", "::", "fe80::1", "localhost", "127.0.0.1.evil.example", "0.0.0.0"]
+)
 def test_a_call_from_elsewhere_is_not_local(address: str) -> None:
     assert not is_loopback_call(address, "localhost", forwarded=False)
 
 
-@pytest.mark.parametrize("host", ["", "evil.example", "evil.example:3001", "localhost.evil.example", "[::1", "10.0.0.1", "@localhost@x"])
+@pytest.mark.parametrize(
+    "host", ["", "evil.example", "evil.example:3001", "localhost.evil.example", "[::1", "10.0.0.1", "@localhost@x"]
+)
 def test_a_name_pointed_at_this_machine_is_not_local(host: str) -> None:
     assert not is_loopback_call("127.0.0.1", host, forwarded=False)
 

@@ -1,5 +1,7 @@
 """Where a connection says who it is: the first place present decides."""
 
+# ruff: noqa: PT017 - what comes may be refused or not, which pytest.raises cannot say
+
 import json
 from typing import Any
 from urllib.parse import quote
@@ -56,7 +58,9 @@ def test_a_cookie_without_its_user_is_not_rescued_by_the_header() -> None:
     assert refusal(from_handshake, None, "jwt=t", HEADER) == MISSING
 
 
-@pytest.mark.parametrize("auth", [None, {}, {"token": None}, {"token": ""}, {"jwt": ""}, {"token": None, "jwt": ""}, {"userId": "9"}])
+@pytest.mark.parametrize(
+    "auth", [None, {}, {"token": None}, {"token": ""}, {"jwt": ""}, {"token": None, "jwt": ""}, {"userId": "9"}]
+)
 def test_an_auth_object_without_a_token_leaves_the_decision_to_the_next_place(auth: Any) -> None:
     assert from_handshake(auth, COOKIE, HEADER) == Credentials("cookie-token", "2")
 
@@ -153,7 +157,9 @@ def test_another_applications_cookie_in_any_encoding_does_no_harm(other: str) ->
 # The event
 
 
-@pytest.mark.parametrize("data", [None, {}, [], "t", 7, {"jwt": None}, {"jwt": ""}, {"userId": "1"}, {"token": "", "jwt": None}])
+@pytest.mark.parametrize(
+    "data", [None, {}, [], "t", 7, {"jwt": None}, {"jwt": ""}, {"userId": "1"}, {"token": "", "jwt": None}]
+)
 def test_an_auth_event_without_a_token_misses_its_credentials(data: Any) -> None:
     assert refusal(from_event, data) == MISSING
 
@@ -225,4 +231,6 @@ def test_a_token_and_a_user_survive_the_way_through_quoted_cookies(token: str, u
         return
     cookie = f"jwt={quote(token)}; id={quote(user_id, safe='')}"
     assert from_handshake(None, cookie, "") == Credentials(token, user_id)
-    assert from_handshake(json.loads(json.dumps({"token": token, "userId": user_id})), "", "") == Credentials(token, user_id)
+    assert from_handshake(json.loads(json.dumps({"token": token, "userId": user_id})), "", "") == Credentials(
+        token, user_id
+    )

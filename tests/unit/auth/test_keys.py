@@ -170,7 +170,16 @@ def test_a_key_that_cannot_be_used_is_left_out_and_harms_no_other(useless: Any) 
 
 @pytest.mark.parametrize(
     "members",
-    [{"use": "enc"}, {"use": None}, {"use": 7}, {"alg": "ES384"}, {"alg": "RS256"}, {"alg": "HS256"}, {"alg": "none"}, {"alg": 7}],
+    [
+        {"use": "enc"},
+        {"use": None},
+        {"use": 7},
+        {"alg": "ES384"},
+        {"alg": "RS256"},
+        {"alg": "HS256"},
+        {"alg": "none"},
+        {"alg": 7},
+    ],
 )
 def test_a_key_that_is_not_for_this_kind_of_signature_is_not_found(members: dict[str, Any]) -> None:
     keys = key_set(Provider(jwk("P-256", "a", **members)))
@@ -186,7 +195,9 @@ def test_a_key_is_found_only_for_the_algorithm_it_names() -> None:
         keys.find("a", "RS256")
 
 
-@pytest.mark.parametrize(("kind", "good", "bad"), [("P-256", "ES256", "ES384"), ("P-384", "ES384", "ES256"), ("RSA", "PS256", "ES256")])
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"), [("P-256", "ES256", "ES384"), ("P-384", "ES384", "ES256"), ("RSA", "PS256", "ES256")]
+)
 def test_a_key_without_an_algorithm_serves_those_of_its_kind(kind: str, good: str, bad: str) -> None:
     keys = key_set(Provider(jwk(kind, "a")))
     assert keys.find("a", good)
@@ -198,7 +209,11 @@ def test_a_key_without_an_algorithm_serves_those_of_its_kind(kind: str, good: st
 @pytest.mark.parametrize("kind", ["RSA", "P-256", "Ed25519"])
 def test_a_private_key_published_by_mistake_is_kept_as_a_public_one(kind: str) -> None:
     private = private_key(kind)
-    makers = {"RSA": jwt.algorithms.RSAAlgorithm, "P-256": jwt.algorithms.ECAlgorithm, "Ed25519": jwt.algorithms.OKPAlgorithm}
+    makers = {
+        "RSA": jwt.algorithms.RSAAlgorithm,
+        "P-256": jwt.algorithms.ECAlgorithm,
+        "Ed25519": jwt.algorithms.OKPAlgorithm,
+    }
     data = makers[kind].to_jwk(private, as_dict=True)  # type: ignore[attr-defined]
     assert "d" in data
     data.pop("key_ops", None)

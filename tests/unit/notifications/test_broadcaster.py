@@ -84,8 +84,7 @@ def test_many_publishers_at_once_leave_every_connection_with_growing_offsets() -
     reports: list[str] = []
 
     def publish() -> None:
-        for _ in range(100):
-            reports.append(broadcaster.send(broadcast(*recorded)).offset)
+        reports.extend([broadcaster.send(broadcast(*recorded)).offset for _ in range(100)])
 
     threads = [threading.Thread(target=publish) for _ in range(8)]
     for thread in threads:

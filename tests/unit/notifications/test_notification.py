@@ -1,5 +1,7 @@
 """A broadcast request: judged completely, and what it carries kept byte for byte."""
 
+# ruff: noqa: PT017 - what comes may be refused or not, which pytest.raises cannot say
+
 import json
 import math
 from typing import Any
@@ -10,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from socket_server.errors import RequestError
-from socket_server.notifications.notification import Broadcast, parse
+from socket_server.notifications.notification import MAX_BATCH, Broadcast, parse, parse_batch
 
 
 def body(**members: Any) -> bytes:
@@ -167,7 +169,14 @@ def test_metadata_is_an_object(metadata: Any) -> None:
 
 @pytest.mark.parametrize(
     "members",
-    [{"data": None}, {"data": 7}, {"actionKey": []}, {"updateStrategy": "x"}, {"metadata": {"url": 7, "icon": None}}, {"x": [[]]}],
+    [
+        {"data": None},
+        {"data": 7},
+        {"actionKey": []},
+        {"updateStrategy": "x"},
+        {"metadata": {"url": 7, "icon": None}},
+        {"x": [[]]},
+    ],
 )
 def test_all_other_fields_pass_through(members: dict[str, Any]) -> None:
     assert json.loads(parse(body(notification=members), 9).notification) == members
@@ -259,7 +268,11 @@ def test_integers_of_any_length_are_kept_or_refused(digits: int) -> None:
 def test_deep_nesting_is_kept_or_refused(levels: int, opening: bytes, closing: bytes) -> None:
     middle = b"1" if opening == b'{"a":' else b""
     nested = opening * levels + middle + closing * levels
-    for request in (b'{"userIds":["1"],"notification":{"x":%b}}' % nested, b'{"userIds":%b,"notification":{}}' % nested, nested):
+    for request in (
+        b'{"userIds":["1"],"notification":{"x":%b}}' % nested,
+        b'{"userIds":%b,"notification":{}}' % nested,
+        nested,
+    ):
         try:
             found = parse(request, 9)
         except RequestError as error:
@@ -296,7 +309,9 @@ def test_deep_nesting_beside_half_a_surrogate_is_kept_or_refused(levels: int) ->
         b'{"a":"}\\"],{"}',
     ],
 )
-@pytest.mark.parametrize("wrapping", [b'{"userIds":["1"],"notification":%b}', b' {"notification" : %b\n, "x":[{}],"userIds":[1] }\n'])
+@pytest.mark.parametrize(
+    "wrapping", [b'{"userIds":["1"],"notification":%b}', b' {"notification" : %b\n, "x":[{}],"userIds":[1] }\n']
+)
 def test_the_notification_is_kept_byte_for_byte(notification: bytes, wrapping: bytes) -> None:
     assert parse(wrapping % notification, 9).notification == notification
 
@@ -343,7 +358,9 @@ notifications = st.fixed_dictionaries(
     optional={
         "title": texts,
         "body": texts,
-        "metadata": st.fixed_dictionaries({}, optional={"priority": st.sampled_from(["low", "normal", "high"]), "url": any_json}),
+        "metadata": st.fixed_dictionaries(
+            {}, optional={"priority": st.sampled_from(["low", "normal", "high"]), "url": any_json}
+        ),
         "data": any_json,
         "actionKey": any_json,
         "x": any_json,
@@ -406,6 +423,65 @@ def test_any_json_is_a_broadcast_or_refused(document: dict[str, Any]) -> None:
 GOOD = '{"userIds":["1",2,3.5,18446744073709551617],"notification":{"title":{"he":"ש","en":"\\ud83d"},"n":1e5},"ttl":60}'.encode()
 
 
-@given(st.integers(0, len(GOOD)), st.integers(0, 5), st.binary(max_size=3) | st.sampled_from([b'"', b"{", b"}", b"[", b",", b"\\", b"9"]))
+@given(
+    st.integers(0, len(GOOD)),
+    st.integers(0, 5),
+    st.binary(max_size=3) | st.sampled_from([b'"', b"{", b"}", b"[", b",", b"\\", b"9"]),
+)
 def test_any_damage_to_a_request_is_a_broadcast_or_refused(at: int, cut: int, put: bytes) -> None:
     judge(GOOD[:at] + put + GOOD[at + cut :])
+
+
+# Batches
+
+
+def batch_refusal(request: bytes) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        parse_batch(request, 5)
+    assert orjson.dumps({"error": caught.value.error, "message": caught.value.message})
+    return caught.value
+
+
+def test_a_batch_is_its_broadcasts_in_order_each_kept_byte_for_byte() -> None:
+    one, two = (
+        b'{"userIds":["1"],"notification":{ "a" : 1.0 }}',
+        b'{ "notification":{"b":[1e2]},"userIds":[2, "3"],"ttl":5}',
+    )
+    found = parse_batch(b'{"broadcasts": [%b ,%b]}' % (one, two), 5)
+    assert found == [Broadcast(("1",), 1, b'{ "a" : 1.0 }', None), Broadcast(("2", "3"), 2, b'{"b":[1e2]}', 5.0)]
+    assert parse_batch(b'{"broadcasts":[]}', 5) == []
+
+
+def test_a_broadcast_that_cannot_be_sent_does_not_harm_its_neighbours() -> None:
+    found = parse_batch(
+        b'{"broadcasts":[7,{"userIds":["1"],"notification":{}},{"userIds":["1"]},{"userIds":[1,2,3,4,5,6]}]}', 5
+    )
+    assert [each.status if isinstance(each, RequestError) else each.user_ids for each in found] == [400, ("1",), 400, 413]
+
+
+@pytest.mark.parametrize(
+    "request_", [b"[]", b"{}", b'{"broadcasts":null}', b'{"broadcasts":{}}', b'{"userIds":[],"notification":{}}']
+)
+def test_without_broadcasts_the_array_is_asked_for(request_: bytes) -> None:
+    error = batch_refusal(request_)
+    assert (error.status, error.error) == (400, "broadcasts must be an array")
+
+
+def test_a_batch_is_limited() -> None:
+    one = b'{"userIds":[],"notification":{}}'
+    assert len(parse_batch(b'{"broadcasts":[%b]}' % b",".join([one] * MAX_BATCH), 5)) == MAX_BATCH
+    assert batch_refusal(b'{"broadcasts":[%b]}' % b",".join([one] * (MAX_BATCH + 1))).status == 413
+
+
+@given(st.binary() | any_json.map(lambda document: json.dumps({"broadcasts": document}).encode()))
+@example(b'{"broadcasts":[{"userIds":[],"notification":{"title":"\\ud800"}}]}')
+@example(b'{"broadcasts":[{"userIds":[],"notification":{}}],"broadcasts":[]}')
+@example(b'{"broadcasts":' + b"[" * 100_000)
+@example(b'{"broadcasts":[' + b"[" * 1_000 + b"]" * 1_000 + b"]}")
+def test_any_batch_is_broadcasts_and_refusals_or_refused(request_: bytes) -> None:
+    try:
+        found = parse_batch(request_, 5)
+    except RequestError as error:
+        assert error.status in (400, 413)
+    else:
+        assert all(isinstance(each, (Broadcast, RequestError)) for each in found)

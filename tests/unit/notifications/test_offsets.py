@@ -47,8 +47,7 @@ def test_threads_never_get_the_same_offset() -> None:
     taken: list[list[int]] = [[] for _ in range(8)]
 
     def take(mine: list[int]) -> None:
-        for _ in range(2_000):
-            mine.append(int(offsets.next()))
+        mine.extend([int(offsets.next()) for _ in range(2_000)])
 
     threads = [threading.Thread(target=take, args=(mine,)) for mine in taken]
     for thread in threads:

@@ -1,0 +1,62 @@
+"""Authentication by the cookies that a browser sends along: for the pages of CLIENT_URL, and for no others."""
+
+import contextlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.browser.conftest import Play
+from tests.servers import mint, running
+
+PAGE = b"<!doctype html><meta charset=utf-8><title>an application</title><script src=/socket.io.min.js></script>"
+
+
+@contextlib.contextmanager
+def application(client_file: Path) -> Iterator[str]:
+    """A web site with one page that loads the official client; yields its port."""
+
+    class Site(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            script = self.path == "/socket.io.min.js"
+            body = client_file.read_bytes() if script else PAGE
+            self.send_response(200)
+            self.send_header("Content-Type", "text/javascript" if script else "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site) as site:
+        thread = threading.Thread(target=site.serve_forever, daemon=True)
+        thread.start()
+        yield str(site.server_port)
+        site.shutdown()
+        thread.join()
+
+
+def test_cookies_authenticate_pages_of_allowed_origins_only(play: Play, tmp_path: Path, client_file: Path) -> None:
+    with application(client_file) as ours, application(client_file) as foreign:
+        listed = f"http://127.0.0.1:{ours}"
+        # The same site as far as cookies go (they ignore ports): the browser sends them along. And quite another site.
+        unlisted = [f"http://127.0.0.1:{foreign}", f"http://localhost:{ours}"]
+        with running(tmp_path, CLIENT_URL=listed) as server:
+            seen = play("cookies.mjs", server=server.url, origins=[listed, *unlisted], token=mint("123"))["seen"]
+            assert seen[listed] == [{"event": "auth_success", "userId": "123"}] * 3
+            for origin in unlisted:
+                assert seen[origin] == [{"event": "connect_error", "userId": None}] * 3
+            log = server.log()
+            assert log.count("added sid=") == log.count(" connected sid=") == 3  # the others did not get as far
+
+
+def test_without_cookies_a_page_of_an_allowed_origin_is_not_signed_in(
+    play: Play, tmp_path: Path, client_file: Path
+) -> None:
+    with application(client_file) as ours:
+        listed = f"http://127.0.0.1:{ours}"
+        with running(tmp_path, CLIENT_URL=listed, AUTH_TIMEOUT=0.5) as server:
+            seen = play("cookies.mjs", server=server.url, origins=[listed], token="")["seen"]
+            assert seen[listed] == [{"event": "auth_error", "userId": None}] * 3

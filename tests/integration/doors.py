@@ -1,0 +1,30 @@
+"""The same promise at every door: gunicorn, the Procfile, `flask run`, the console script, nginx."""
+
+from tests.integration.conftest import Opens
+from tests.servers import RunningServer, mint
+
+
+def receives(server: RunningServer, opens: Opens) -> None:
+    """A user's connections of every kind receive what a back end sends; at the end all are gone."""
+    websocket, polling = opens(server), opens(server, "polling")
+    for client in (websocket, polling):
+        client.sign_in({"token": mint("ada")})
+    upgrading = opens(server, "polling")
+    upgrading.sign_in({"token": mint("ada")})
+    upgraded = opens(server, query=f"&sid={upgrading.handshake['sid']}")
+    upgraded.send("2probe")
+    assert upgraded.receive() == "3probe"
+    upgraded.send("5")
+    upgraded.pong()
+    assert server.stats() == {"connectedUsers": 1, "totalConnections": 3, "averageConnectionsPerUser": 3}
+    answer = server.broadcast(["ada"], {"title": "שלום"}).json()
+    assert (answer["deliveredTo"], answer["totalSockets"]) == (1, 3)
+    for client in (websocket, polling, upgraded):
+        assert client.event() == ["notification", {"title": "שלום"}, answer["id"]]
+        client.pong()
+    refused = opens(server)
+    refused.connect({"token": "bad"})
+    assert refused.refusal() == ("Invalid JWT format", "invalid_format")
+    for client in (websocket, polling, upgraded):
+        client.close()
+    server.wait_for_connections(0)

@@ -1,0 +1,232 @@
+"""Log lines: the prefix first, one line an event, no secret in them."""
+
+import io
+import json
+import logging
+import re
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from socket_server import log
+from socket_server.log import JsonFormatter, Redactor, TextFormatter
+from tests.unit.auth.jws import sign
+
+TOKEN = sign({"id": "1"})
+LINE = re.compile(r"\[[A-Za-z.]+\] \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [a-z]+ ")
+
+
+def record(message: str, *arguments: Any, name: str = "socket_server.Server", exc_info: Any = None) -> logging.LogRecord:
+    return logging.LogRecord(name, logging.INFO, "x.py", 1, message, arguments, exc_info)
+
+
+def failure(text: str) -> Any:
+    try:
+        raise ValueError(text)
+    except ValueError:
+        return sys.exc_info()
+
+
+# Prefixes
+
+
+@pytest.mark.parametrize("prefix", ["Server", "Socket.IO", "SessionManager", "Broadcast"])
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_a_line_carries_the_prefix_of_its_logger(prefix: str, formatter: logging.Formatter) -> None:
+    line = formatter.format(record("hello %s", "ada", name=log.logger(prefix).name))
+    if isinstance(formatter, JsonFormatter):
+        found = json.loads(line)
+        assert (found["prefix"], found["level"], found["message"]) == (f"[{prefix}]", "info", "hello ada")
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", found["time"])
+    else:
+        assert LINE.match(line)
+        assert line.startswith(f"[{prefix}] ")
+        assert line.endswith(" info hello ada")
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [
+        ("engineio.server", "Socket.IO"),
+        ("socketio", "Socket.IO"),
+        ("geventwebsocket.handler", "Socket.IO"),
+        ("gunicorn.error", "Server"),
+        ("root", "Server"),
+        ("socket_server", "Server"),
+        ("urllib3.connectionpool", "Server"),
+    ],
+)
+def test_the_libraries_come_out_under_our_prefixes(name: str, prefix: str) -> None:
+    assert TextFormatter().format(record("x", name=name)).startswith(f"[{prefix}] ")
+
+
+# Secrets
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TOKEN,
+        f"token={TOKEN}",
+        f'bad packet: 42["auth",{{"jwt":"{TOKEN}"}}]',
+        f"Cookie: jwt={TOKEN}; id=1",
+        f"jwt=bearer%20{TOKEN}",
+        TOKEN.rpartition(".")[0],
+        TOKEN.rpartition(".")[0] + ".",
+        TOKEN[: TOKEN.index(".") + 5],
+    ],
+)
+def test_a_token_is_hidden_wherever_it_stands(text: str) -> None:
+    for formatter in (TextFormatter(), JsonFormatter()):
+        for made in (record(text), record("got %s", text), record("x", exc_info=failure(text))):
+            line = formatter.format(made)
+            assert TOKEN[10:40] not in line
+            assert TOKEN.split(".")[1][:8] not in line
+            assert "[hidden]" in line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Bearer abc123",
+        "bearer abc123",
+        "BEARER   abc123",
+        "bearer%20abc123",
+        'Authorization: "Bearer abc123"',
+        "Bearer abc123, x",
+    ],
+)
+def test_what_follows_bearer_is_hidden(text: str) -> None:
+    hidden = Redactor()(text)
+    assert "abc123" not in hidden
+    assert "[hidden]" in hidden
+    assert hidden.lower().count("bearer") == 1
+
+
+def test_the_configured_secrets_are_hidden_wherever_they_stand() -> None:
+    redact = Redactor(["first-secret", "first-secret-and-more", "an.api+key(1)"])
+    text = redact("a first-secret-and-more b first-secret c an.api+key(1) d anXapi+key(1)")
+    assert text == "a [hidden] b [hidden] c [hidden] d anXapi+key(1)"
+
+
+def test_the_id_of_a_session_in_a_url_is_hidden() -> None:
+    text = Redactor()('GET /socket.io/?EIO=4&sid=abc-123&t=1 "/x?sid=abc-123"')
+    assert "abc-123" not in text
+    assert "EIO=4" in text
+    assert "t=1" in text
+
+
+def test_words_of_every_day_are_left_alone() -> None:
+    for text in ("added sid=abc user=123 connections=2", "bearer", "the bearer", "eye.catching eyJ", "id=1 x.y.z"):
+        assert Redactor(["", "abc"])(text) == text, "secrets of under four characters would hide everything"
+
+
+def test_a_secret_in_a_traceback_is_hidden() -> None:
+    line = TextFormatter(["my-api-key"]).format(record("failed", exc_info=failure("bad key my-api-key")))
+    assert "my-api-key" not in line
+    assert "Traceback" in line
+    assert "ValueError: bad key [hidden]" in line
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_no_text_around_a_secret_brings_it_out(before: str, after: str) -> None:
+    for formatter in (TextFormatter(["the-api-key-of-the-back-end"]), JsonFormatter(["the-api-key-of-the-back-end"])):
+        line = formatter.format(record("%s", f"{before}the-api-key-of-the-back-end{after}{TOKEN}"))
+        assert "the-api-key-of-the-back-end" not in line
+        assert TOKEN[10:40] not in line
+
+
+# One line
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\n\n"])
+def test_a_client_cannot_forge_a_line(end: str) -> None:
+    forged = f"x{end}[Server] 2024-01-01T00:00:00.000Z info all is well"
+    for formatter in (TextFormatter(), JsonFormatter()):
+        line = formatter.format(record("from %s", forged))
+        assert "\n" not in line
+        assert "\r" not in line
+        assert "all is well" in line
+
+
+@pytest.mark.parametrize("where", ["message", "exception"])
+def test_a_client_cannot_forge_a_line_beside_a_traceback(where: str) -> None:
+    forged = "x\n[Server] 2024-01-01T00:00:00.000Z info all is well"
+    made = record(
+        "from %s", forged if where == "message" else "x", exc_info=failure(forged if where == "exception" else "x")
+    )
+    first, *others = TextFormatter().format(made).splitlines()
+    assert LINE.match(first)
+    assert others, "a traceback has lines of its own"
+    assert not any(LINE.match(other) for other in others)
+    assert "\n" not in JsonFormatter().format(made)
+
+
+@given(st.text())
+def test_any_text_is_one_line_of_json(text: str) -> None:
+    line = JsonFormatter().format(record("%s", text))
+    assert "\n" not in line
+    # Colours and what stands around a message are taken off; nothing else is lost.
+    assert json.loads(line)["message"] == Redactor()(re.sub(r"\x1b\[[\d;]*m", "", text).strip())
+
+
+@given(st.text())
+def test_any_text_is_one_line(text: str) -> None:
+    line = TextFormatter().format(record("%s", text))
+    assert "\n" not in line
+    assert "\r" not in line
+    assert LINE.match(line)
+
+
+def test_json_is_readable_and_not_escaped() -> None:
+    assert "שלום" in JsonFormatter().format(record("שלום"))
+
+
+# The configuration
+
+
+@pytest.fixture
+def _restored() -> Any:
+    """Put logging back as it was."""
+    names = [None, *log.dict_config("info", "text")["loggers"]]
+    before = [
+        (logging.getLogger(name), logging.getLogger(name).handlers[:], logging.getLogger(name).level) for name in names
+    ]
+    propagated = {logger: logger.propagate for logger, _, _ in before}
+    yield
+    for logger, handlers, level in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = propagated[logger]
+
+
+@pytest.mark.usefixtures("_restored")
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_what_is_configured_is_what_comes_out(log_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    log.configure("info", log_format, ["my-api-key"])
+    log.logger("Broadcast").info("key my-api-key")
+    log.logger("Broadcast").debug("too quiet")
+    logging.getLogger("engineio.server").info("a packet with a payload")
+    logging.getLogger("engineio.server").warning("a warning")
+    logging.getLogger("gunicorn.error").info("listening")
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    if log_format == "json":
+        assert [json.loads(line)["message"] for line in lines] == ["key [hidden]", "a warning", "listening"]
+    else:
+        assert [line.split(" ")[0] for line in lines] == ["[Broadcast]", "[Socket.IO]", "[Server]"]
+
+
+@pytest.mark.parametrize(
+    ("level", "gunicorn"), [("debug", "INFO"), ("info", "INFO"), ("warning", "WARNING"), ("error", "ERROR")]
+)
+def test_the_level_is_ours_and_the_libraries_are_never_louder(level: str, gunicorn: str) -> None:
+    loggers = log.dict_config(level, "text")["loggers"]
+    assert loggers["socket_server"]["level"] == level.upper()
+    assert loggers["gunicorn.error"]["level"] == gunicorn
+    assert loggers["engineio"]["level"] == loggers["socketio"]["level"] == "WARNING"
