@@ -103,7 +103,7 @@ def main() -> int:
     settings = {"PING_INTERVAL": "2", "PING_TIMEOUT": "2", "MAX_CONNECTIONS_PER_USER": "1000"}
     with running(OURS, **settings) as server:
         started = time.monotonic()
-        churn(server, started + max(20, options.seconds / 10))
+        churn(server, started + max(5, options.seconds / 10))
         early = server.rss_kb()
         came, received = churn(server, started + options.seconds)
         late = server.rss_kb()

@@ -113,7 +113,8 @@ def load(app_env: str = "") -> Settings:
     env_file = os.environ.get("ENV_FILE", ".env")
     from_file = dotenv.dotenv_values(env_file, interpolate=False) if env_file else {}
     default = {"APP_ENV": app_env} if app_env else {}
-    return from_environ(default | {name: value for name, value in from_file.items() if value} | dict(os.environ))
+    given = {name: value for name, value in os.environ.items() if value.strip()}
+    return from_environ(default | {name: value for name, value in from_file.items() if value} | given)
 
 
 def from_environ(environ: Mapping[str, str]) -> Settings:
@@ -140,6 +141,8 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
                 "API_KEYS is missing: set the key(s) that your back end sends as 'Authorization: Bearer …' (make one: "
                 f"{NEW_SECRET}), or API_KEYS=none to run open behind a private network"
             )
+    if any("-----BEGIN" in secret for secret in secrets):
+        read.problem("JWT_SECRET holds a PEM, which is no HMAC secret: put a public key into JWT_PUBLIC_KEY")
     ssl_cert, ssl_key = read.file("SSL_CERT"), read.file("SSL_KEY")
     for given, missing in (("SSL_CERT", "SSL_KEY"), ("SSL_KEY", "SSL_CERT")):
         if read.raw(given) and not read.raw(missing):
@@ -351,9 +354,13 @@ class _Reader:
         value = self.raw(name)
         if not value:
             return ""
-        url = urlsplit(value)
-        loopback = url.hostname in ("localhost", "127.0.0.1", "::1")
-        if not (url.scheme == "https" or (url.scheme == "http" and (loopback or development))) or not url.hostname:
+        try:
+            url = urlsplit(value)
+            hostname = url.hostname
+        except ValueError:
+            url, hostname = urlsplit(""), None
+        loopback = hostname in ("localhost", "127.0.0.1", "::1")
+        if not (url.scheme == "https" or (url.scheme == "http" and (loopback or development))) or not hostname:
             self.problem(f"{name} is {value!r}: give an https:// URL (http:// only on this machine)")
         return value
 

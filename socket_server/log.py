@@ -15,9 +15,10 @@ from typing import Any
 ROOT = "socket_server"
 _PREFIX_OF_LIBRARY = {"engineio": "Socket.IO", "socketio": "Socket.IO", "geventwebsocket": "Socket.IO"}
 
-# A JWS in compact form (RFC 7515 section 7.1): its header is base64url of '{"', which is 'eyJ'. Most tokens that
-# reach a log do so inside a client's own malformed input, so a cut-off one (header and a dot) counts too.
-_TOKEN = re.compile(r"eyJ[\w-]*(?:\.[\w-]*)+")
+# A JWS in compact form (RFC 7515 section 7.1): its header is base64url of a JSON object, '{"' (eyJ) or with a space or a
+# line break first (eyA, ewo …). Most tokens that reach a log do so inside a client's own malformed input, so a cut-off one
+# (header and a dot) counts too.
+_TOKEN = re.compile(r"e[wy][A-Za-z0-9][\w-]*(?:\.[\w-]*)+")
 # An Engine.IO session's id in a logged URL: whoever knows it can speak for a polling client.
 _SID = re.compile(r"([?&]sid=)[^&\s\"']+")
 _BEARER = re.compile(r"(?i)(bearer(?:\s|%20)+)[^\s\"',;]+")
@@ -51,34 +52,34 @@ class _Formatter(logging.Formatter):
         super().__init__()
         self.redact = Redactor(secrets)
 
-    def parts(self, record: logging.LogRecord) -> tuple[str, str, str, str]:
-        """Return (prefix, time, level, text) of a record; the text redacted and with its traceback, if any."""
+    def parts(self, record: logging.LogRecord) -> tuple[str, str, str, str, str]:
+        """Return (prefix, time, level, text, traceback) of a record, redacted; "" for no traceback."""
         root, _, name = record.name.partition(".")
         prefix = name.replace("-", ".") if root == ROOT and name else _PREFIX_OF_LIBRARY.get(root, "Server")
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         text = _ANSI.sub("", record.getMessage()).strip()
-        if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
-        return prefix, time, record.levelname.lower(), self.redact(text)
+        traceback = self.redact(self.formatException(record.exc_info)) if record.exc_info else ""
+        return prefix, time, record.levelname.lower(), self.redact(text), traceback
 
 
 class TextFormatter(_Formatter):
     """`[Prefix] time level text`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        prefix, time, level, text = self.parts(record)
+        prefix, time, level, text, traceback = self.parts(record)
         # A client chooses some of what is logged: it must not be able to forge a second line (CWE-117).
-        if not record.exc_info:
-            text = text.replace("\r", "\\r").replace("\n", "\\n")
-        return f"[{prefix}] {time} {level} {text}"
+        line = f"[{prefix}] {time} {level} {text}".replace("\r", "\\r").replace("\n", "\\n")
+        return "\n    ".join([line, *traceback.splitlines()])
 
 
 class JsonFormatter(_Formatter):
-    """One JSON object a line: prefix, time, level, message."""
+    """One JSON object a line: prefix, time, level, message, and the traceback of an error."""
 
     def format(self, record: logging.LogRecord) -> str:
-        prefix, time, level, text = self.parts(record)
+        prefix, time, level, text, traceback = self.parts(record)
         fields = {"prefix": f"[{prefix}]", "time": time, "level": level, "message": text}
+        if traceback:
+            fields["traceback"] = traceback
         return json.dumps(fields, ensure_ascii=False)
 
 

@@ -86,9 +86,7 @@ class RunningServer:
         return answer
 
     def wait_for_connections(self, count: int, timeout_s: float = 15.0) -> None:
-        wait_for(
-            lambda: self.stats()["totalConnections"] == count, timeout_s, f"{count} connections (now {self.stats()})"
-        )
+        wait_for(lambda: self.stats()["totalConnections"] == count, timeout_s, f"{count} connections (now {self.stats()})")
 
     def stop(self, sig: int = signal.SIGTERM, timeout_s: float = 30.0) -> int:
         """Send a signal, and return the exit status once the process has ended."""

@@ -35,11 +35,13 @@ def is_loopback_call(remote_address: str, host_header: str, forwarded: bool) -> 
     web page may point a host name of its own at 127.0.0.1 (DNS rebinding) and then speak as if it were local.
     """
     try:
-        local = ipaddress.ip_address(remote_address).is_loopback
+        address = ipaddress.ip_address(remote_address)
     except ValueError:
         return False
     try:
         name = urlsplit(f"//{host_header}").hostname
     except ValueError:
         return False
+    mapped = getattr(address, "ipv4_mapped", None)  # an IPv4 client of a socket that listens on ::
+    local = (mapped or address).is_loopback
     return local and not forwarded and name in _LOOPBACK_NAMES

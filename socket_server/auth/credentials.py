@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from werkzeug.http import parse_cookie
-
 from socket_server.auth.tokens import invalid_format, user_id_text
 from socket_server.errors import AuthenticationError
 
@@ -40,16 +38,28 @@ def from_handshake(
     """
     if isinstance(auth, Mapping) and _given(auth):
         return _of_object(auth)
-    cookies = parse_cookie(cookie)
-    token = unquote(cookies.get(jwt_cookie, ""))
+    token = cookie_value(cookie, jwt_cookie)
     if token:
-        user_id = unquote(cookies.get(user_cookie, ""))
+        user_id = cookie_value(cookie, user_cookie)
         if not user_id:
             raise missing_credentials()
         return Credentials(_bare(token), user_id)
     if authorization[:7].lower() == "bearer ":
         return Credentials(_bare(authorization), None)
     return None
+
+
+def cookie_value(header: str, name: str) -> str:
+    """Return a cookie's value with its quotes and percent encoding undone; "" where there is none.
+
+    The first of several counts: browsers send the one of the most specific path first (RFC 6265 section 5.4). Cookies of
+    other applications may hold anything, and do not matter.
+    """
+    for pair in header.split(";"):
+        found, _, value = pair.partition("=")
+        if found.strip() == name:
+            return unquote(value.strip().strip('"'))
+    return ""
 
 
 def from_event(data: Any) -> Credentials:

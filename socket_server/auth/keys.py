@@ -103,7 +103,9 @@ def public_keys(document: Any) -> tuple[jwt.PyJWK, ...]:
         raise ValueError('not a JWK Set: no "keys" array')
     keys = []
     for data in document["keys"]:
-        if not isinstance(data, dict) or data.get("kty") not in _ALGORITHMS_OF_TYPE or data.get("use", "sig") != "sig":
+        if not isinstance(data, dict) or data.get("use", "sig") != "sig":
+            continue
+        if not isinstance(data.get("kty"), str) or data["kty"] not in _ALGORITHMS_OF_TYPE:
             continue
         if data.get("alg") is not None and data["alg"] not in ASYMMETRIC_ALGORITHMS:
             continue
@@ -118,7 +120,12 @@ def fetch_json(url: str) -> Any:
     """Return the JSON behind a URL, at most MAX_SET_BYTES of it. Raises RequestException or ValueError."""
     with requests.get(url, timeout=FETCH_TIMEOUT_S, stream=True, headers={"Accept": "application/json"}) as response:
         response.raise_for_status()
-        body = response.raw.read(MAX_SET_BYTES + 1, decode_content=True)
-    if len(body) > MAX_SET_BYTES:
-        raise ValueError(f"larger than {MAX_SET_BYTES} bytes")
-    return json.loads(body)
+        body = b""
+        for part in response.iter_content(65_536):
+            body += part
+            if len(body) > MAX_SET_BYTES:
+                raise ValueError(f"larger than {MAX_SET_BYTES} bytes")
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

@@ -27,6 +27,7 @@ MAX_TOKEN_CHARS = 16_384
 # 2^53 - 1, the largest integer that JavaScript clients can read: some issuers write "never" as a far greater number.
 _LATEST = 9_007_199_254_740_991
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _PARTS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*", re.ASCII)
 
 # Short secrets are warned about once, at start (Settings.warnings), not at every token.
@@ -120,8 +121,8 @@ class TokenVerifier:
 
     def _identity(self, claims: dict[str, Any]) -> Identity:
         now, leeway = self._clock(), self._settings.jwt_leeway_s
-        expires_at = numeric_date(claims.get("exp"))
-        not_before = numeric_date(claims.get("nbf"))
+        expires_at = numeric_date(claims["exp"]) if "exp" in claims else None
+        not_before = numeric_date(claims["nbf"]) if "nbf" in claims else None
         if expires_at is not None and now >= expires_at + leeway:
             raise jwt.ExpiredSignatureError
         if not_before is not None and now < not_before - leeway:
@@ -133,13 +134,11 @@ class TokenVerifier:
         return Identity(user_id, expires_at)
 
 
-def numeric_date(value: Any) -> int | None:
-    """Return a NumericDate (RFC 7519 section 2) in whole seconds; None where there is none.
+def numeric_date(value: Any) -> int:
+    """Return a NumericDate (RFC 7519 section 2) in whole seconds.
 
-    Raises ValueError or OverflowError where it is neither: such a token is invalid, not eternal.
+    Raises ValueError or OverflowError where it is none: such a token is invalid, not eternal.
     """
-    if value is None:
-        return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError("not a NumericDate")
     return min(int(value), _LATEST)
@@ -148,7 +147,8 @@ def numeric_date(value: Any) -> int | None:
 def user_id_text(value: Any) -> str | None:
     """Return a user id as the string it is compared by; None where the value cannot be one."""
     if isinstance(value, str):
-        return value
+        # Half of a surrogate pair cannot be told to the client: it is nobody's id.
+        return value if value.isascii() or not _SURROGATE.search(value) else None
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, float) and value.is_integer():
@@ -163,6 +163,8 @@ def decode_header(token: str) -> dict[str, Any]:
     """
     if len(token) > MAX_TOKEN_CHARS or not _PARTS.fullmatch(token):
         raise invalid_format()
+    if any(len(part) % 4 == 1 for part in token.split(".")):
+        raise invalid_format()  # four characters are three bytes; a fifth alone is none
     encoded = token.partition(".")[0]
     try:
         header = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))

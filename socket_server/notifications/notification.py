@@ -15,7 +15,7 @@ from socket_server.errors import RequestError
 
 PRIORITIES = ("low", "normal", "high")
 MAX_BATCH = 1_000
-MAX_TTL_S = 315_360_000  # ten years
+MAX_TTL_S = 2**53  # as far as JavaScript counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,9 @@ def _check_text(path: str, value: Any) -> None:
     if isinstance(value, dict):
         for language, text in value.items():
             if not isinstance(text, str):
-                raise _wrong(f"{path}.{language}", "a string", text)
+                # The key is the caller's: whatever it holds, the answer must be sendable.
+                shown = language[:40].encode("utf-8", "backslashreplace").decode()
+                raise _wrong(f"{path}.{shown}", "a string", text)
     elif not isinstance(value, str):
         raise _wrong(path, "a string or an object of language to string", value)
 

@@ -25,9 +25,7 @@ class Deadline:
         self.call: Callable[[], object] | None = call
 
     def cancel(self) -> None:
-        if self.call is not None:
-            self.call = None
-            self._owner.cancelled()
+        self._owner.cancel(self)
 
 
 class Deadlines:
@@ -56,9 +54,12 @@ class Deadlines:
                 self._changed.notify()
         return deadline
 
-    def cancelled(self) -> None:
-        """Count one that was cancelled, and sweep when half of the heap is."""
+    def cancel(self, deadline: Deadline) -> None:
+        """Let a deadline pass without its call, and sweep when half of the heap is such."""
         with self._changed:
+            if deadline.call is None:
+                return
+            deadline.call = None
             self._cancelled += 1
             if self._cancelled > _SWEEP_AT and self._cancelled * 2 > len(self._heap):
                 self._heap = [entry for entry in self._heap if entry[2].call is not None]

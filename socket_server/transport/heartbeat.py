@@ -10,6 +10,10 @@ from typing import Any, Protocol
 
 import gevent
 
+from socket_server import log
+
+_log = log.logger("Socket.IO")
+
 # A beat serves so many sessions at most, then lets others run: the ones that connected together are due together.
 _SESSIONS_PER_BEAT = 200
 _SOON_S = 0.002
@@ -59,13 +63,13 @@ class Heartbeat:
         due = _until(self._resting, now)
         overdue_at = now + self._timeout_s
         for session in due:
-            del self._resting[session]
-            self._awaited[session] = overdue_at
-            session.ping()
+            if self._resting.pop(session, None) is not None:  # else one before it has ended it
+                self._awaited[session] = overdue_at
+                _call(session.ping)
         gone = _until(self._awaited, now)
         for session in gone:
-            self._awaited.pop(session, None)
-            session.overdue()
+            if self._awaited.pop(session, None) is not None:
+                _call(session.overdue)
         if not self._resting and not self._awaited:
             self._timer.close()
             self._timer = None
@@ -75,6 +79,14 @@ class Heartbeat:
         self._timer.close()
         self._timer = gevent.get_hub().loop.timer(_SOON_S if full else self._period_s)
         self._timer.start(self._beat)
+
+
+def _call(what: Callable[[], None]) -> None:
+    """One session's fault must not stop the others' heartbeat."""
+    try:
+        what()
+    except Exception:
+        _log.exception("unexpected error in a heartbeat")
 
 
 def _until(queue: dict[Beating, float], now: float) -> list[Beating]:

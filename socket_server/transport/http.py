@@ -103,13 +103,16 @@ class RequestReader:
 
     def on_message_begin(self) -> None:
         self._url, self._headers, self._body, self._environ = b"", [], [], None
+        self._size = max(1, self._size)  # a request has begun, perhaps right behind another
 
     def on_url(self, url: bytes) -> None:
         self._url += url
         self._check_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value))
+        if self._environ is not None:
+            return  # a trailer (RFC 9112 section 7.1.2), which nothing here wants to know
+        self._headers.append((name, value.strip(b" \t")))
         self._check_head(len(name) + len(value))
         if len(self._headers) > MAX_HEADERS:
             raise HttpError("431 Request Header Fields Too Large", f"more than {MAX_HEADERS} headers")

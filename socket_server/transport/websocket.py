@@ -193,7 +193,7 @@ class WebSocket:
             return
         try:
             messages = self._reader.feed(data)
-            self._watch_progress()
+            self._watch_progress(whole=bool(messages))
             for message in messages:
                 if self._receiver is None:
                     return
@@ -211,7 +211,7 @@ class WebSocket:
             _log.exception("unexpected error while receiving")
             self._end("transport error")
 
-    def _watch_progress(self) -> None:
+    def _watch_progress(self, whole: bool) -> None:
         """Cut a client that sends too many frames, or leaves a message half sent."""
         reader = self._reader
         assert reader is not None
@@ -222,9 +222,9 @@ class WebSocket:
             if not self._bucket.take(now, reader.frames):
                 self.close(frames.POLICY_VIOLATION, "too many frames", reason="too many frames")
                 return
-        if not reader.partial:
+        if whole or not reader.partial:
             self._stop_half_sent()
-        elif self._half_sent is None:
+        if reader.partial and self._half_sent is None:
             self._half_sent = gevent.get_hub().loop.timer(HALF_SENT_S)
             self._half_sent.start(self.close, frames.POLICY_VIOLATION, "message half sent")
 

@@ -13,7 +13,7 @@ await run(async (newContext) => {
     await page.locator(byTestId("user-id")).fill(userId);
     await page.locator(byTestId("sign-in")).click();
     const card = page.locator(byTestId("connection")).nth(seen.length);
-    await page.locator(`${byTestId("connection")}[data-state="${state}"]`).last().waitFor();
+    await card.and(page.locator(`[data-state="${state}"]`)).waitFor();
     const error = card.locator(byTestId("connection-error"));
     seen.push({
       state: await card.getAttribute("data-state"),

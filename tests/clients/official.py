@@ -142,9 +142,9 @@ class Clients:
 
 
 @contextlib.contextmanager
-def latency(node: str, port: int, delay_ms: int) -> Iterator[int]:
+def latency(node: str, port: int, delay_ms: int, websocket_delay_ms: int | None = None) -> Iterator[int]:
     """Put a slow network before a server's port; yield the port to connect to."""
-    script = Script(node, "latency.mjs", port, delay_ms)
+    script = Script(node, "latency.mjs", port, delay_ms, websocket_delay_ms or delay_ms)
     try:
         wait_for(lambda: script.lines, what="the slow network")
         yield script.lines[0]["port"]

@@ -130,7 +130,7 @@ def test_a_refusal_in_the_middle_of_the_upgrade_is_heard(
             assert_sent_away(connection, "missing_credentials", "Not authenticated - missing credentials")
 
 
-def test_a_token_that_expires_ends_its_connection(shared_server: RunningServer, clients: Clients) -> None:
+def test_a_token_that_expires_ends_its_connection(strict_server: RunningServer, clients: Clients) -> None:
     connections = [
         clients.open(strict_server.url, **options, auth={"token": mint(f"user-{transport}", lifetime_s=2)})
         for transport, options in TRANSPORTS.items()

@@ -11,7 +11,8 @@ from tests.clients.official import TRANSPORTS, Clients, Script, latency
 from tests.clients.test_authentication import PLACES
 from tests.servers import RunningServer, mint, wait_for
 
-LATENCY_MS = 40  # makes the upgrade take as long as it does between a phone and a server far away
+# Makes the upgrade take a while, with several polls meanwhile.
+LATENCY_MS, WEBSOCKET_LATENCY_MS = 10, 60
 NOTIFICATIONS = 200
 
 
@@ -52,7 +53,7 @@ def test_nothing_is_lost_doubled_or_disordered_while_connections_upgrade(
     server: RunningServer, own_clients: Clients, node: str, transport: str
 ) -> None:
     users = [f"user-{index}" for index, _ in enumerate(PLACES)]
-    with latency(node, server.port, LATENCY_MS) as port:
+    with latency(node, server.port, LATENCY_MS, WEBSOCKET_LATENCY_MS) as port:
         back_ends = BackEnds(server, users)
         connections = [
             own_clients.open(f"http://127.0.0.1:{port}", **TRANSPORTS[transport], **credentials(user, mint(user)))

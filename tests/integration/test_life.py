@@ -149,7 +149,6 @@ def test_a_bad_value_stops_the_start(setting: str, value: str) -> None:
         ([], {"WEB_CONCURRENCY": "2"}, "WEB_CONCURRENCY"),
         ([], {"GUNICORN_CMD_ARGS": "--workers=3"}, "workers"),
         (["-k", "sync"], {}, "worker-class"),
-        (["-k", "gthread"], {}, "worker-class"),
         (["-k", "gevent"], {}, "worker-class"),
         (["--preload"], {}, "--preload"),
     ],
@@ -292,20 +291,22 @@ def test_a_request_in_flight_at_sigterm_is_answered(tmp_path: Path, drain_s: int
         assert server.process.wait(5) == 0
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_connection_is_told_before_the_process_ends(tmp_path: Path, opens: Opens, transport: str) -> None:
+def test_connections_are_told_before_the_process_ends(tmp_path: Path, opens: Opens) -> None:
     with running(tmp_path, DRAIN_SECONDS=0) as server:
-        client = opens(server, transport)
-        client.sign_in({"token": mint("ada")})
+        websocket, polling = (opens(server, transport) for transport in TRANSPORTS)
+        for client in (websocket, polling):
+            client.sign_in({"token": mint("ada")})
         rest: list[Any] = []
-        reading = threading.Thread(target=lambda: rest.extend(client.rest()))
+        reading = threading.Thread(target=lambda: rest.extend(polling.rest()))
         reading.start()
-        time.sleep(0.1)
+        time.sleep(0.1)  # nothing tells that the poll waits
         assert server.stop() == 0
         reading.join(5)
         assert rest == []  # the transport closes without a Socket.IO DISCONNECT: clients come back by themselves
-        if isinstance(client, WebSocketClient):
-            assert client.close_code == 1012
+        assert polling.closed_politely
+        assert websocket.rest() == []
+        assert isinstance(websocket, WebSocketClient)
+        assert websocket.close_code == 1012
 
 
 # SIGINT, SIGHUP

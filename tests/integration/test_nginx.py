@@ -72,7 +72,7 @@ def proxied(tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], str]
     nginx = tool("nginx")
     folder = tmp_path_factory.mktemp("nginx")
     http, https = free_port(), free_port()
-    with running(folder, TRUSTED_PROXIES="127.0.0.1", PING_INTERVAL=1, PING_TIMEOUT=5) as behind:
+    with running(folder, TRUSTED_PROXIES="127.0.0.1", PING_INTERVAL=0.4, PING_TIMEOUT=5) as behind:
         (folder / "socket-server.conf").write_text(rendered(folder, behind.port, http, https))
         (folder / "nginx.conf").write_text(main_configuration(folder))
         checked = subprocess.run([nginx, "-t", "-c", folder / "nginx.conf"], capture_output=True, text=True, timeout=20)

@@ -5,7 +5,6 @@ import json
 import resource
 import socket
 import threading
-from pathlib import Path
 from typing import Any
 
 import jwt
@@ -58,14 +57,6 @@ def test_too_few_open_files_are_found() -> None:
         pytest.skip("this process may open any number of files")
     assert not checkup.descriptors(Settings(max_connections=hard)).good
     assert checkup.descriptors(Settings(max_connections=1)).good
-
-
-def test_a_certificate_that_is_none_is_found(tmp_path: Path) -> None:
-    (tmp_path / "x.pem").write_text("nonsense")
-    for path in (str(tmp_path / "x.pem"), str(tmp_path / "missing.pem"), str(tmp_path)):
-        found = checkup.certificate(Settings(ssl_cert=path, ssl_key=path))
-        assert not found.good
-        assert "SSL_CERT" in found.text
 
 
 class _Provider(http.server.BaseHTTPRequestHandler):

@@ -1,12 +1,22 @@
 """Settings: read once, every problem told at once, nothing dangerous accepted."""
 
+import datetime
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from cryptography.x509.oid import NameOID
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -510,14 +520,41 @@ def test_no_algorithm_of_any_key_is_none_or_hmac() -> None:
 # TLS, cookies, claims, proxies
 
 
+def certificate(folder: Path, passphrase: bytes = b"") -> tuple[str, str]:
+    """Write a certificate for localhost and its key; return their paths."""
+    key, name = private_key("P-256"), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    start = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
+    builder = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), start, start.replace(year=2099)
+    )
+    hidden = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+    (folder / "cert.pem").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, hidden))
+    return str(folder / "cert.pem"), str(folder / "key.pem")
+
+
 def test_certificate_and_key_come_together(tmp_path: Path) -> None:
-    path = tmp_path / "x.pem"
-    path.write_text("x")
-    assert problem(SSL_CERT=str(path)).startswith("SSL_CERT is set without SSL_KEY")
-    assert problem(SSL_KEY=str(path)).startswith("SSL_KEY is set without SSL_CERT")
-    found = read(SSL_CERT=str(path), SSL_KEY=str(path))
-    assert (found.ssl_cert, found.ssl_key) == (str(path), str(path))
+    cert, key = certificate(tmp_path)
+    assert problem(SSL_CERT=cert).startswith("SSL_CERT is set without SSL_KEY")
+    assert problem(SSL_KEY=key).startswith("SSL_KEY is set without SSL_CERT")
+    found = read(SSL_CERT=cert, SSL_KEY=key)
+    assert (found.ssl_cert, found.ssl_key) == (cert, key)
     assert found.local_url.startswith("https://")
+
+
+def test_a_certificate_and_a_key_that_do_not_fit_are_a_problem(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    other = tmp_path / "other.pem"
+    for content in ("nonsense", "", private_pem("P-256", 1), private_pem("RSA")):
+        other.write_text(content)
+        assert problem(SSL_CERT=cert, SSL_KEY=str(other)).startswith("SSL_CERT")
+        assert problem(SSL_CERT=str(other), SSL_KEY=key).startswith("SSL_CERT")
+    assert problem(SSL_CERT=key, SSL_KEY=cert).startswith("SSL_CERT")
+
+
+def test_a_key_with_a_passphrase_is_a_problem_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, b"a passphrase")
+    assert "passphrase" in problem(SSL_CERT=cert, SSL_KEY=key)
 
 
 def test_a_certificate_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:

@@ -366,8 +366,7 @@ def test_what_is_no_id_has_no_text(value: Any) -> None:
     assert user_id_text(value) is None
 
 
-def test_no_date_is_none_and_a_date_is_whole_seconds() -> None:
-    assert numeric_date(None) is None
+def test_a_date_is_whole_seconds() -> None:
     assert numeric_date(1.9) == 1
 
 

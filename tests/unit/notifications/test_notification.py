@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from socket_server.errors import RequestError
-from socket_server.notifications.notification import MAX_BATCH, Broadcast, parse, parse_batch
+from socket_server.notifications.notification import MAX_BATCH, MAX_TTL_S, Broadcast, parse, parse_batch
 
 
 def body(**members: Any) -> bytes:
@@ -185,12 +185,14 @@ def test_all_other_fields_pass_through(members: dict[str, Any]) -> None:
 # ttl
 
 
-@pytest.mark.parametrize(("value", "ttl_s"), [(None, None), (0, 0.0), (60, 60.0), (1.5, 1.5), (2**53, float(2**53))])
+@pytest.mark.parametrize(
+    ("value", "ttl_s"), [(None, None), (0, 0.0), (60, 60.0), (1.5, 1.5), (MAX_TTL_S, float(MAX_TTL_S))]
+)
 def test_the_ttl_is_a_number_of_seconds(value: Any, ttl_s: float | None) -> None:
     assert parse(body(ttl=value), 9).ttl_s == ttl_s
 
 
-@pytest.mark.parametrize("value", [-1, -0.5, True, False, "60", "", [], {}])
+@pytest.mark.parametrize("value", [-1, -0.5, True, False, "60", "", [], {}, MAX_TTL_S + 1, 2**64, 1e300])
 def test_another_ttl_is_refused(value: Any) -> None:
     error = refusal(body(ttl=value))
     assert error.status == 400
@@ -420,7 +422,9 @@ def test_any_json_is_a_broadcast_or_refused(document: dict[str, Any]) -> None:
     judge(json.dumps(document).encode())
 
 
-GOOD = '{"userIds":["1",2,3.5,18446744073709551617],"notification":{"title":{"he":"ש","en":"\\ud83d"},"n":1e5},"ttl":60}'.encode()
+GOOD = (
+    '{"userIds":["1",2,3.5,18446744073709551617],"notification":{"title":{"he":"ש","en":"\\ud83d"},"n":1e5},"ttl":60}'
+).encode()
 
 
 @given(
