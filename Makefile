@@ -7,7 +7,7 @@ NPM := $(shell command -v npm 2>/dev/null)
 CLIENT := socket_server/web/client/socket.io.min.js
 NODE_MODULES := tests/clients/node_modules/.installed
 
-.PHONY: run test lint types setup clean
+.PHONY: run test lint types setup bench clean
 
 run: $(VENV)/.installed .env $(if $(NPM),$(CLIENT))
 	@echo "==> starting the server; open the address below, stop with Ctrl-C"
@@ -22,6 +22,16 @@ lint: $(VENV)/.tested
 
 types: $(VENV)/.tested
 	@$(BIN)/mypy
+
+BENCH_PEER := benchmarks/peers/node/node_modules/.installed
+
+# Beside Node's socket.io and stock Flask-SocketIO, in one interleaved run; see benchmarks/README.md.
+bench: $(VENV)/.tested $(if $(NPM),$(BENCH_PEER))
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+$(BENCH_PEER): benchmarks/peers/node/package.json
+	@cd benchmarks/peers/node && npm install --no-package-lock --no-audit --no-fund --loglevel=error
+	@touch $@
 
 setup: $(VENV)/.tested $(if $(NPM),$(CLIENT) $(NODE_MODULES))
 

@@ -18,7 +18,7 @@ _PREFIX_OF_LIBRARY = {"engineio": "Socket.IO", "socketio": "Socket.IO", "geventw
 # A JWS in compact form (RFC 7515 section 7.1): its header is base64url of a JSON object, '{"' (eyJ) or with a space or a
 # line break first (eyA, ewo …). Most tokens that reach a log do so inside a client's own malformed input, so a cut-off one
 # (header and a dot) counts too.
-_TOKEN = re.compile(r"e[wy][A-Za-z0-9][\w-]*(?:\.[\w-]*)+")
+_TOKEN = re.compile(r"e[wy][A-Za-z0-9][\w-]{5,}(?:\.[\w-]*)+")
 # An Engine.IO session's id in a logged URL: whoever knows it can speak for a polling client.
 _SID = re.compile(r"([?&]sid=)[^&\s\"']+")
 _BEARER = re.compile(r"(?i)(bearer(?:\s|%20)+)[^\s\"',;]+")
