@@ -119,7 +119,8 @@ class EngineSocket:
         self.polling: PollingQueue | None = None
         self._probe: WebSocket | None = None  # a WebSocket that asks to take over from polling
         self._upgrading = False  # it has probed: polling requests are answered with NOOP
-        self._inbound: deque[str | bytes | None] = deque()  # None: the session has ended
+        # What has been received and is being handled (None: the session has ended); there only meanwhile.
+        self._inbound: deque[str | bytes | None] | None = None
         self._worker: gevent.Greenlet[..., None] | None = None
         self._reason = ""
         self._closing: tuple[str, int] | None = None  # to be closed when the upgrade has come to its end: reason, code
@@ -226,21 +227,22 @@ class EngineSocket:
         return self._bucket.take(now)
 
     def _enqueue(self, data: str | bytes | None) -> None:
-        self._inbound.append(data)
-        if self._worker is None:
-            if self.websocket is not None:
-                self.websocket.pause()
-            self._worker = gevent.spawn(self._work)
+        if self._inbound is not None:
+            self._inbound.append(data)
+            return
+        self._inbound = deque((data,))
+        if self.websocket is not None:
+            self.websocket.pause()
+        self._worker = gevent.spawn(self._work, self._inbound)
 
-    def _work(self) -> None:
-        inbound = self._inbound
+    def _work(self, inbound: deque[str | bytes | None]) -> None:
         while inbound:
             data = inbound.popleft()
             if data is None:
                 self._server.ended(self, self._reason)
             elif not self.closed:
                 self._server.deliver(self, data)
-        self._worker = None
+        self._inbound = self._worker = None
         if self.websocket is not None:
             self.websocket.resume()
 
