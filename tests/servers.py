@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -25,9 +26,12 @@ PRODUCTION = {"APP_ENV": "production", "JWT_SECRET": SECRET, "API_KEYS": API_KEY
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that is free, and not one that the tests' own outgoing connections may be given (32768 and up)."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 15.0, what: str = "the condition") -> Any:
@@ -111,6 +115,7 @@ def start(
         )
     server = RunningServer(process, port, log_file, scheme, settings.get("API_KEYS", API_KEY))
     server.session.verify = False
+    server.session.trust_env = False
 
     def answers() -> bool:
         if process.poll() is not None:
@@ -120,7 +125,13 @@ def start(
         except requests.ConnectionError:
             return False
 
-    wait_for(answers, what="an answer of the server")
+    try:
+        wait_for(answers, what="an answer of the server")
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
     return server
 
 

@@ -15,6 +15,7 @@ from socket_server.config import Settings
 from socket_server.errors import RequestError
 from socket_server.notifications import notification
 from socket_server.notifications.broadcaster import Broadcaster
+from socket_server.notifications.notification import Broadcast
 from socket_server.transport.origins import Origins
 
 Headers = list[tuple[str, str]]
@@ -72,13 +73,16 @@ class Endpoint:
         return self._broadcaster.send(notification.parse(body, self._max_users)).to_json()
 
     def _batch(self, body: bytes) -> object:
-        results: list[object] = []
-        for parsed in notification.parse_batch(body, self._max_users):
-            if isinstance(parsed, RequestError):
-                results.append({"error": parsed.error, "message": parsed.message, "status": parsed.status})
-            else:
-                results.append(self._broadcaster.send(parsed).to_json())
-        return {"results": results}
+        parsed = notification.parse_batch(body, self._max_users)
+        reports = iter(self._broadcaster.send_all([each for each in parsed if isinstance(each, Broadcast)]))
+        return {
+            "results": [
+                {"error": each.error, "message": each.message, "status": each.status}
+                if isinstance(each, RequestError)
+                else next(reports).to_json()
+                for each in parsed
+            ]
+        }
 
     def _serve_directly(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         status, headers, body = self.respond(environ)

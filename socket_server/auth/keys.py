@@ -81,7 +81,8 @@ class RemoteKeySet:
                 self._keys = public_keys(self._fetch(self._url))
                 self._fetched_at = self._clock()
             except (requests.RequestException, ValueError) as error:
-                _log.error("the JWK Set could not be fetched; keeping %d keys: %s", len(self._keys), error)
+                # The error's text may hold the URL, and its query a key of the provider's.
+                _log.error("the JWK Set could not be fetched; keeping %d keys: %s", len(self._keys), type(error).__name__)
         finally:
             self._lock.release()
 

@@ -5,8 +5,9 @@ that the client receives exactly that: numbers of any size, key order, escapes.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import orjson
@@ -33,11 +34,14 @@ class Broadcast:
 
 
 class _Members(msgspec.Struct):
-    notification: msgspec.Raw
+    notification: msgspec.Raw = msgspec.Raw()
 
 
 class _Batch(msgspec.Struct):
-    broadcasts: list[msgspec.Raw]
+    broadcasts: list[_Members]
+
+
+_T = TypeVar("_T")
 
 
 _members = msgspec.json.Decoder(_Members)
@@ -49,7 +53,9 @@ def parse(body: bytes, max_users: int) -> Broadcast:
 
     Raises RequestError: 400 with the contract's error and the field to mend, 413 for too many users.
     """
-    return _read(body, max_users)
+    document, exact = _load(body)
+    broadcast = _judge(document, max_users, lambda: _load_slowly(body))
+    return broadcast(_decode(_members, body).notification if exact else None)
 
 
 def parse_batch(body: bytes, max_users: int) -> list[Broadcast | RequestError]:
@@ -58,24 +64,28 @@ def parse_batch(body: bytes, max_users: int) -> list[Broadcast | RequestError]:
     Raises RequestError where the batch itself is unusable.
     """
     document, exact = _load(body)
-    broadcasts = document.get("broadcasts") if isinstance(document, dict) else None
-    if not isinstance(broadcasts, list):
+    items = document.get("broadcasts") if isinstance(document, dict) else None
+    if not isinstance(items, list):
         raise RequestError(400, "broadcasts must be an array", 'send {"broadcasts": [{"userIds": …, "notification": …}]}')
-    if len(broadcasts) > MAX_BATCH:
-        raise RequestError(413, "Too many broadcasts", f"the batch has {len(broadcasts)}, the limit is {MAX_BATCH}")
-    raws = _exact_batch(body) if exact else [json.dumps(each, allow_nan=False).encode() for each in broadcasts]
-    return [_read_one(raw, max_users) for raw in raws]
+    if len(items) > MAX_BATCH:
+        raise RequestError(413, "Too many broadcasts", f"the batch has {len(items)}, the limit is {MAX_BATCH}")
+    exact = exact and all(isinstance(item, dict) for item in items)
+    raws = [members.notification for members in _decode(_batch, body).broadcasts] if exact else [None] * len(items)
+
+    def read(index: int, item: Any) -> Broadcast | RequestError:
+        try:
+            return _judge(item, max_users, lambda: _load_slowly(body)["broadcasts"][index])(raws[index])
+        except RequestError as error:
+            return error
+
+    return [read(index, item) for index, item in enumerate(items)]
 
 
-def _read_one(body: bytes, max_users: int) -> Broadcast | RequestError:
-    try:
-        return _read(body, max_users)
-    except RequestError as error:
-        return error
+def _judge(document: Any, max_users: int, slowly: Callable[[], Any]) -> Callable[[msgspec.Raw | None], Broadcast]:
+    """Judge one broadcast's JSON; return what makes a Broadcast of it, given the exact bytes of its notification if known.
 
-
-def _read(body: bytes, max_users: int) -> Broadcast:
-    document, exact = _load(body)
+    slowly: the same JSON from the parser that keeps every digit.
+    """
     user_ids = document.get("userIds") if isinstance(document, dict) else None
     if not isinstance(user_ids, list):
         raise RequestError(400, "userIds must be an array", 'send {"userIds": ["123"], "notification": {…}}')
@@ -88,27 +98,24 @@ def _read(body: bytes, max_users: int) -> Broadcast:
     kinds = set(map(type, user_ids))
     if float in kinds:
         # An integer beyond 64 bits comes out of the fast parser as a float; the slow one keeps its digits.
-        user_ids = _load_slowly(body)["userIds"]
+        user_ids = slowly()["userIds"]
     ids = user_ids if kinds <= {str} else [_user_id(index, user_id) for index, user_id in enumerate(user_ids)]
     notification = document.get("notification")
     if not isinstance(notification, dict):
         raise RequestError(400, "notification is required", "send an object as notification; {} is fine")
     _check(notification)
     ttl_s = _ttl(document.get("ttl"))
-    raw = _exact(body) if exact else json.dumps(notification, allow_nan=False).encode()
-    return Broadcast(tuple(dict.fromkeys(ids)), len(user_ids), raw, ttl_s)
+
+    def make(raw: msgspec.Raw | None) -> Broadcast:
+        exact = json.dumps(notification, allow_nan=False).encode() if raw is None else bytes(raw)
+        return Broadcast(tuple(dict.fromkeys(ids)), len(user_ids), exact, ttl_s)
+
+    return make
 
 
-def _exact(body: bytes) -> bytes:
+def _decode(decoder: "msgspec.json.Decoder[_T]", body: bytes) -> _T:
     try:
-        return bytes(_members.decode(body).notification)
-    except RecursionError:
-        raise invalid_request("nested too deeply") from None
-
-
-def _exact_batch(body: bytes) -> list[bytes]:
-    try:
-        return [bytes(each) for each in _batch.decode(body).broadcasts]
+        return decoder.decode(body)
     except RecursionError:
         raise invalid_request("nested too deeply") from None
 

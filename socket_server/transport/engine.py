@@ -420,6 +420,19 @@ class EngineServer(engineio.Server):
         websocket.start(received)
         return websocket
 
+    def judge_body(self, environ: Mapping[str, Any]) -> tuple[int, Response | None]:
+        """Judge a polling request before its body is read: how large it may be, or the response that refuses it.
+
+        As on the Node.js server, a session that sends too much is closed.
+        """
+        limit = self.limits.max_message_bytes
+        if int(environ.get("CONTENT_LENGTH", 0)) <= limit:
+            return limit, None
+        socket = self.sockets.get(Request.of(environ).sid or "")
+        if socket is not None and socket.polling is not None:
+            socket.close(reason="transport error")
+        return 0, TOO_LARGE.response()
+
     # Polling, as WSGI
 
     def handle_request(self, environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
@@ -487,11 +500,7 @@ class EngineServer(engineio.Server):
             return BAD_REQUEST.response()
         polling.taken = True
         try:
-            body = _read_body(environ, self.limits.max_message_bytes)
-            if body is None:
-                socket.close(reason="transport error")
-                return TOO_LARGE.response()
-            for packet in packets.decode_payload(body):
+            for packet in packets.decode_payload(environ["socket_server.body"]):
                 socket.receive(packet)
             socket.settle()
         except ValueError:
@@ -507,18 +516,6 @@ _OK: Response = ("200 OK", _PLAIN_TEXT, b"ok")
 
 def _payload(contents: list[Packet]) -> Response:
     return "200 OK", _PLAIN_TEXT, packets.encode_payload(contents)
-
-
-def _read_body(environ: Mapping[str, Any], max_bytes: int) -> bytes | None:
-    """Return a request's body; None where it is larger, by its declaration or in fact."""
-    try:
-        declared = int(environ.get("CONTENT_LENGTH") or 0)
-    except ValueError:
-        return None
-    if declared > max_bytes:
-        return None
-    body: bytes = environ["wsgi.input"].read(max_bytes + 1)
-    return body if len(body) <= max_bytes else None
 
 
 class _Departure:

@@ -1,4 +1,4 @@
-"""Fan-out: one prepared packet to many connections, written straight to each."""
+"""Fan-out: prepared packets to many connections, written straight to each."""
 
 import time
 from collections.abc import Sequence
@@ -10,21 +10,55 @@ from socket_server.transport.packets import Packet
 TURN_S = 0.005
 _WRITES_PER_LOOK = 64  # at the clock
 
+Delivery = tuple[Packet, Sequence[Connection]]
 
-def fan_out(packet: Packet, connections: Sequence[Connection]) -> list[Connection]:
-    """Write a packet to every connection; return those that have ended meanwhile and could not be written to.
 
-    Under gevent it gives way to other greenlets every TURN_S; the order on each connection is its callers' business.
+def fan_out(deliveries: Sequence[Delivery]) -> set[Connection]:
+    """Write each packet to its connections, in this order on each of them; return those that have ended meanwhile.
+
+    Where several packets go to one connection they are written at once. Under gevent it gives way to other greenlets every
+    TURN_S; that no other fan-out comes between is its caller's business.
     """
+    if len(deliveries) == 1:
+        return _write_one(*deliveries[0])
+    packets_of: dict[Connection, list[Packet]] = {}
+    for packet, connections in deliveries:
+        for connection in connections:
+            packets_of.setdefault(connection, []).append(packet)
+    return _write_many(packets_of)
+
+
+def _write_one(packet: Packet, connections: Sequence[Connection]) -> set[Connection]:
     frame = packet.frame
-    missed = []
+    missed = set()
     turn_ends = time.perf_counter() + TURN_S
     for start in range(0, len(connections), _WRITES_PER_LOOK):
         for connection in connections[start : start + _WRITES_PER_LOOK]:
             websocket = connection.engine.websocket
             if not (websocket.send(frame) if websocket is not None else connection.engine.send(packet)):
-                missed.append(connection)
-        if time.perf_counter() > turn_ends:
-            time.sleep(0)  # gevent's, where it runs: lets the hub serve everyone else
-            turn_ends = time.perf_counter() + TURN_S
+                missed.add(connection)
+        turn_ends = _give_way(turn_ends)
     return missed
+
+
+def _write_many(packets_of: dict[Connection, list[Packet]]) -> set[Connection]:
+    missed = set()
+    turn_ends = time.perf_counter() + TURN_S
+    for connection, packets in packets_of.items():
+        websocket = connection.engine.websocket
+        if websocket is not None:
+            written = websocket.send(b"".join([packet.frame for packet in packets]))
+        else:
+            written = all([connection.engine.send(packet) for packet in packets])  # noqa: C419 - all are sent
+        if not written:
+            missed.add(connection)
+        turn_ends = _give_way(turn_ends)
+    return missed
+
+
+def _give_way(turn_ends: float) -> float:
+    """Let others run where the turn is over; return when the next one is."""
+    if time.perf_counter() <= turn_ends:
+        return turn_ends
+    time.sleep(0)  # gevent's, where it runs: lets the hub serve everyone else
+    return time.perf_counter() + TURN_S

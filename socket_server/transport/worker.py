@@ -6,6 +6,7 @@ opens sockets of its own (requests, the upstream servers).
 """
 
 import gc
+import mmap
 import time
 from datetime import timedelta
 from email.utils import formatdate
@@ -31,6 +32,20 @@ _log = log.logger("Server")
 
 # How long requests in flight may take after the drain, before the process ends all the same.
 FINISH_S = 1.0
+
+
+# Counts the reloads of the master that this process was forked from; shared with its workers. A worker that is told to stop
+# by a reload has a successor on the same listening socket, and must leave it all new connections.
+_reloads = mmap.mmap(-1, 8)
+
+
+def announce_successor(_: Any) -> None:
+    """gunicorn's hook before new workers (SIGHUP), or a new master (SIGUSR2), take over."""
+    _reloads[:8] = (reloads() + 1).to_bytes(8, "big")
+
+
+def reloads() -> int:
+    return int.from_bytes(_reloads[:8], "big")
 
 
 # How often overdue HTTP connections are looked for.
@@ -85,8 +100,9 @@ class Server(WSGIServer):
     def judge(self, environ: dict[str, Any]) -> tuple[int, bytes | None]:
         """Judge a request by its head: how large its body may be, or the response that refuses it."""
         if environ["PATH_INFO"].startswith(PATH):
-            return self.engine.limits.max_message_bytes, None
-        limit, refusal = self._judge_head(environ)
+            limit, refusal = self.engine.judge_body(environ)
+        else:
+            limit, refusal = self._judge_head(environ)
         if refusal is None:
             return limit, None
         status, headers, body = refusal
@@ -132,6 +148,7 @@ class Worker(GeventWebSocketWorker):
         self.alive = False
 
     def run(self) -> None:
+        born = reloads()
         # What is here now stays: the collector need not look at it again. Connections leave no cycles behind, and a
         # collection that walks tens of thousands of them stalls everybody.
         gc.collect()
@@ -145,6 +162,9 @@ class Worker(GeventWebSocketWorker):
                 self.notify()
                 beat = time.monotonic()
             gevent.sleep(0.1)
+        if reloads() != born:
+            for server in servers:
+                server.stop_accepting()
         self._stop(servers, engine)
 
     def _start(self, listener: Any) -> Server:
@@ -166,7 +186,7 @@ class Worker(GeventWebSocketWorker):
     def _stop(self, servers: list[Server], engine: Any) -> None:
         """Let nobody new in, close transports evenly over DRAIN_SECONDS, and let requests in flight finish.
 
-        The listening sockets stay open meanwhile: /health answers 503 "draining".
+        Unless there is a successor, the listening sockets are served meanwhile: /health answers 503 "draining".
         """
         drain_s = 0.0 if self._hurry else self.wsgi.extensions["socket_server"].settings.drain_s
         engine.gate.draining = True

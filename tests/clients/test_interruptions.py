@@ -89,17 +89,17 @@ def test_a_client_in_the_middle_of_its_upgrade_survives_a_restart(tmp_path: Path
 def test_clients_that_are_busy_for_longer_than_the_ping_timeout_are_dropped_and_come_back(
     tmp_path: Path, own_clients: Clients
 ) -> None:
-    with running(tmp_path, PING_INTERVAL=0.4, PING_TIMEOUT=0.6) as server:
+    with running(tmp_path, PING_INTERVAL=0.5, PING_TIMEOUT=1.5) as server:
         connections = open_every_way(own_clients, server.url)
         # Idle, and now and then busy for less than the timeout: nothing is lost by that.
-        for number in range(1, 6):
-            own_clients.block(0.4)
+        for number in range(1, 5):
+            own_clients.block(0.6)
             connections[0].ask("ping")
             connections[0].wait("ack", number)
         assert_receive(server, connections, "still here")
         assert not any(connection.all("disconnect") for connection in connections)
-        own_clients.block(2.5)
-        wait_for(lambda: server.stats()["totalConnections"] == 0, 2.0, "the end of the silent connections")
+        own_clients.block(4.0)
+        wait_for(lambda: server.stats()["totalConnections"] == 0, 3.8, "the end of the silent connections")
         for connection in connections:
             assert_lost(connection, LOSSES)
             connection.wait("auth_success", 2)

@@ -359,6 +359,18 @@ def test_hup_reloads_into_a_new_worker(tmp_path: Path, opens: Opens) -> None:
         server.session.close()
 
 
+def test_a_reload_turns_nobody_away(tmp_path: Path, opens: Opens) -> None:
+    """While the old worker says goodbye to its connections, the new one is there for everybody else."""
+    with running(tmp_path, DRAIN_SECONDS=2) as server:
+        for _ in range(5):
+            opens(server).sign_in({"token": mint("ada")})
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: server.log().count(" ready ") == 2 and "draining" in server.log(), what="the new worker")
+        statuses = [requests.get(server.url + HANDSHAKE, timeout=10).status_code for _ in range(40)]
+        assert set(statuses) == {200}, statuses
+        assert {requests.get(f"{server.url}/health", timeout=10).status_code for _ in range(40)} == {200}
+
+
 def test_one_worker_stays_one_worker(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         server.process.send_signal(signal.SIGTTIN)
