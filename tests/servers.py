@@ -28,7 +28,7 @@ PRODUCTION = {"APP_ENV": "production", "JWT_SECRET": SECRET, "API_KEYS": API_KEY
 def free_port() -> int:
     """Return a port that is free, and not one that the tests' own outgoing connections may be given (32768 and up)."""
     while True:
-        port = random.randrange(10_000, 32_000)
+        port = random.randrange(20_000, 32_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

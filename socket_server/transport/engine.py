@@ -205,7 +205,7 @@ class EngineSocket:
 
     def receive(self, data: str | bytes) -> None:
         """Take one Engine.IO packet from the client; never blocks."""
-        if self.closed:
+        if self.closed or self._closing is not None:
             return
         kind = data[:1] if isinstance(data, str) else packets.MESSAGE
         if kind == packets.MESSAGE:
@@ -489,10 +489,7 @@ class EngineServer(engineio.Server):
         the official client would act on the CLOSE before it has looked at the rest."""
         polling = self._leaving.get(sid)
         rest = [] if polling is None else polling.take()
-        if rest:
-            return _payload(rest)
-        self._leaving.pop(sid, None)
-        return _payload([packets.CLOSE_PACKET])
+        return _payload(rest or [packets.CLOSE_PACKET])
 
     def _post(self, socket: EngineSocket, polling: PollingQueue, environ: dict[str, Any]) -> Response:
         if polling.taken:
