@@ -108,6 +108,7 @@ ATTACKS = (
     Attack("declared", "frames that declare 200 MB", 50, _UPGRADE, _send(_DECLARES_200_MB)),
     Attack("texts", "text frames of 1 MB", 20, _UPGRADE, _send(_TEXT_OF_1_MB)),
     Attack("slow", "500 slow handshakes", 500, _HALF_A_HEAD, _trickle, 1.0),
+    Attack("idle", "5,000 connections that say nothing", 5_000, b"", _nothing, 1.0),
     Attack("silent", "1,000 that never authenticate", 1_000, _UPGRADE + _CONNECT, _nothing, 1.0),
     Attack("pings", "control frames whose answers are never read", 50, _UPGRADE, _send(_PING * 2_000)),
     Attack("fragments", "endless fragments", 50, _UPGRADE + b"\x01\x80\0\0\0\0", _send(_FRAGMENT * 3_000)),

@@ -75,6 +75,8 @@ class Handler(WebSocketHandler):
         self.client_address = address
         self.server = server
         self.deadline = time.monotonic() + HEAD_S  # the server's watch cuts the connection after it
+        self.waiting_since = time.monotonic()  # for a whole head; infinite while a request is served
+        self.served = False  # it has had an answer
         self.busy = False  # a request has begun and is not yet answered
         self._status = ""
         self._headers: list[tuple[str, str]] = []
@@ -113,14 +115,17 @@ class Handler(WebSocketHandler):
                 return
             self.busy = True
             for environ in environs:
-                self.deadline = math.inf
+                self.deadline = self.waiting_since = math.inf
                 if not self._serve(environ):
                     return
                 in_head = in_body = False
-                self.deadline = time.monotonic() + IDLE_S
+                self.served = True
+                self.waiting_since = time.monotonic()
+                self.deadline = self.waiting_since + IDLE_S
             self.busy = reader.partial
             if reader.in_body and not in_body:
                 in_body = True
+                self.waiting_since = math.inf
                 self.deadline = time.monotonic() + BODY_S
                 if reader.continue_wanted:
                     sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -6,6 +6,7 @@ opens sockets of its own (requests, the upstream servers).
 """
 
 import gc
+import math
 import mmap
 import time
 from datetime import timedelta
@@ -50,6 +51,10 @@ def reloads() -> int:
 
 # How often overdue HTTP connections are looked for.
 _WATCH_S = 0.5
+
+# Connections that have sent no whole head yet, or none since their last answer. Beyond so many the longest waiting are cut:
+# each holds a greenlet, and strangers with nothing to say must not take the places of those who have.
+MAX_WAITING = 2_000
 
 _PHRASES = {"413": "Request Entity Too Large"}  # as Flask's own errors are named
 
@@ -122,12 +127,19 @@ class Server(WSGIServer):
         self.access.access(GeventResponse(status, headers, sent), request_headers, environ, taken)
 
     def _watch(self) -> None:
-        """End the connections whose deadline is over: heads and bodies that trickle in, and long idleness."""
+        """End the connections whose deadline is over (heads and bodies that trickle in, long idleness), and the longest
+        waiting of too many."""
         while self.started:
             gevent.sleep(_WATCH_S)
             now = time.monotonic()
             for handler in [each for each in self.handlers if each.deadline < now]:
                 handler.expire()
+            waiting = [each for each in self.handlers if each.waiting_since < math.inf]
+            if len(waiting) > MAX_WAITING:
+                # Who has never sent a request goes first: a back end's kept connection is worth more than a stranger's.
+                waiting.sort(key=lambda each: (each.served, each.waiting_since))
+                for handler in waiting[: len(waiting) - MAX_WAITING]:
+                    handler.expire()
 
 
 class Worker(GeventWebSocketWorker):
