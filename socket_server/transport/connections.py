@@ -102,9 +102,11 @@ class Handler(WebSocketHandler):
 
     def _serve_all(self) -> None:
         sock = self.socket
-        reader = RequestReader(self._base_environ(), self.server.judge)
+        reader: RequestReader | None = None
         in_head = in_body = False
         while data := sock.recv(_RECV_BYTES):
+            if reader is None:  # not before there is something to read: who only connects costs little
+                reader = RequestReader(self._base_environ(), self.server.judge)
             try:
                 environs = reader.feed(data)
             except HttpError as error:

@@ -54,7 +54,7 @@ _WATCH_S = 0.5
 
 # Connections that have sent no whole head yet, or none since their last answer. Beyond so many the longest waiting are cut:
 # each holds a greenlet, and strangers with nothing to say must not take the places of those who have.
-MAX_WAITING = 2_000
+MAX_WAITING = 1_000
 
 _PHRASES = {"413": "Request Entity Too Large"}  # as Flask's own errors are named
 
