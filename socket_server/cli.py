@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -168,33 +169,41 @@ def listen(options: argparse.Namespace) -> int:
     signed = options.token or _token(settings, options.user, DAY_S, options.server)
     # Without this websocket-client sends an Origin, as if it were a web page of the server's own.
     client = socketio.Client(handle_sigint=False, websocket_extra_options={"suppress_origin": True})
-    outcome: dict[str, int] = {"status": 0, "left": options.count}
+    ended = threading.Event()
+    status, left = 0, options.count
+
+    def end(with_status: int) -> None:
+        nonlocal status
+        status = with_status
+        ended.set()
 
     def admitted(data: dict[str, Any]) -> None:
         print(f"listening as user {data['userId']} at {url}", file=sys.stderr, flush=True)
 
     def refused(data: dict[str, Any]) -> None:
         print(f"refused: {data['message']} ({data['code']})", file=sys.stderr, flush=True)
-        outcome["status"] = 1
+        end(1)
 
     def arrived(received: Any, offset: str | None = None) -> None:
+        nonlocal left
         print(json.dumps({"id": offset, "notification": received}, ensure_ascii=False), flush=True)
-        outcome["left"] -= 1
-        if outcome["left"] == 0:
-            client.disconnect()
+        left -= 1
+        if left == 0:
+            end(0)
 
     client.on("auth_success", admitted)
     client.on("auth_error", refused)
     client.on("notification", arrived)
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    # An event and no KeyboardInterrupt: that could strike the client's own threads' locks at any point.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: end(130))
     try:
-        client.connect(url, auth={"token": signed, "userId": options.user}, transports=["websocket"], wait_timeout=10)
-        client.wait()
+        client.connect(url, auth={"token": signed, "userId": options.user}, transports=["websocket"], wait=False)
     except socketio.exceptions.ConnectionError as error:
         raise CommandError(f"no server answers at {url} ({error}): start it, or name it with --server") from None
-    finally:
-        client.disconnect()
-    return outcome["status"]
+    ended.wait()
+    client.disconnect()
+    return status
 
 
 def doctor(_: argparse.Namespace) -> int:
