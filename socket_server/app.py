@@ -1,7 +1,7 @@
 """create_app(settings): the only place where parts are built and joined."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +36,7 @@ class Services:
     broadcaster: Broadcaster
     deadlines: Deadlines
     gate: Gate
-    judge_head: Callable[[Mapping[str, Any]], tuple[int, WsgiResponse | None]]
+    judge_head: Callable[[dict[str, Any]], tuple[int, WsgiResponse | None]]
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     for warning in settings.warnings():
         _log.warning(warning)
 
-    origins = Origins(settings.client_origins, same_origin=settings.serves_page)
+    origins = Origins(settings.client_origins, ("http", "https") if settings.development else ("https",) * settings.demo)
     gate = Gate(
         origins,
         settings.max_connections,

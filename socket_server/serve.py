@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 _log = log.logger("Server")
 
-# Beside a descriptor a connection, the process needs some for its listeners, its log, its libraries, and API calls.
-SPARE_DESCRIPTORS = 512
+# Beside a descriptor a connection, the process needs some for HTTP connections (those that wait are bounded, see
+# transport/worker.py, but may be that many again before the next look), its listeners, its log and its libraries.
+SPARE_DESCRIPTORS = 4_096
 # Greenlets for API calls and polls, on top of one for each connection that may need one.
 SPARE_GREENLETS = 1_000
 

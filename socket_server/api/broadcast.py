@@ -46,7 +46,7 @@ class Endpoint:
         """Return the endpoint's (method, path) pairs for the worker to call directly."""
         return {("POST", path): self._serve_directly for path in self._handlers}
 
-    def judge_head(self, environ: Mapping[str, Any]) -> tuple[int, WsgiResponse | None]:
+    def judge_head(self, environ: dict[str, Any]) -> tuple[int, WsgiResponse | None]:
         """Judge a request before its body is read: how large that may be, or the response that refuses it.
 
         A stranger's large body is so never taken in.
@@ -57,6 +57,7 @@ class Endpoint:
             self._authorize(environ)
         except RequestError as error:
             return 0, self._error(error, environ)
+        environ["socket_server.trusted"] = True
         return self._max_body_bytes, None
 
     def respond(self, environ: Mapping[str, Any]) -> WsgiResponse:

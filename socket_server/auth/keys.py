@@ -121,9 +121,11 @@ def fetch_json(url: str) -> Any:
     """Return the JSON behind a URL, at most MAX_SET_BYTES of it. Raises RequestException or ValueError."""
     with requests.get(url, timeout=FETCH_TIMEOUT_S, stream=True, headers={"Accept": "application/json"}) as response:
         response.raise_for_status()
-        body = b""
+        body, ends = b"", time.monotonic() + FETCH_TIMEOUT_S
         for part in response.iter_content(65_536):
             body += part
+            if time.monotonic() > ends:
+                raise requests.Timeout(f"not complete within {FETCH_TIMEOUT_S:g} s")
             if len(body) > MAX_SET_BYTES:
                 raise ValueError(f"larger than {MAX_SET_BYTES} bytes")
     try:

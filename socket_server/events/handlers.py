@@ -67,8 +67,9 @@ class ConnectionEvents:
                 self._settings.user_cookie,
             )
 
-        if not self._authenticate(connection, find):
-            self._end_after(connection, self._settings.auth_timeout_s, auth_timeout())
+        # Before the credentials are looked at: verifying them may wait for an identity provider.
+        self._end_after(connection, self._settings.auth_timeout_s, auth_timeout())
+        self._authenticate(connection, find)
 
     def auth(self, connection: Connection, data: Any = None, *_: Any) -> None:
         """The event `auth`: authenticate, or refresh the token of an authenticated connection."""
@@ -86,20 +87,19 @@ class ConnectionEvents:
         user_id = self._sessions.remove(connection)
         _log.info("disconnected sid=%s user=%s reason=%s", connection.sid, user_id, reason)
 
-    def _authenticate(self, connection: Connection, find: Callable[[], Credentials | None]) -> bool:
-        """Register the connection, or refuse and disconnect it. Return False where it brought no credentials."""
+    def _authenticate(self, connection: Connection, find: Callable[[], Credentials | None]) -> None:
+        """Register the connection, or refuse and disconnect it, or leave it as it is where it brought no credentials."""
         try:
             found = find()
-            if found is None:
-                return False
-            self._admit(connection, self._identify(connection, found))
+            if found is not None:
+                self._admit(connection, self._identify(connection, found))
         except AuthenticationError as error:
-            self._failed(connection.address)
+            if connection.attributable:
+                self._failed(connection.address)
             self._refuse(connection, error)
         except Exception:
             _log.exception("unexpected error while authenticating sid=%s", connection.sid)
             self._refuse(connection, AuthenticationError("Authentication failed", "internal"))
-        return True
 
     def _identify(self, connection: Connection, found: Credentials) -> Identity:
         identity = self._verifier.verify(found.token)
@@ -109,7 +109,7 @@ class ConnectionEvents:
         return identity
 
     def _admit(self, connection: Connection, identity: Identity) -> None:
-        if connection.ended:
+        if connection.gone:
             return  # it left while its token was being verified
         evicted = self._sessions.add(identity.user_id, connection)
         connection.emit(
@@ -131,6 +131,8 @@ class ConnectionEvents:
             self._refuse(evicted, AuthenticationError("Too many connections", "too_many_connections"))
 
     def _refuse(self, connection: Connection, error: AuthenticationError) -> None:
+        if connection.ended:
+            return
         _log.info("refused sid=%s address=%s code=%s", connection.sid, connection.address, error.code)
         connection.emit("auth_error", {"message": error.message, "code": error.code})
         self._disconnect(connection)

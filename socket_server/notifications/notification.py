@@ -5,7 +5,6 @@ that the client receives exactly that: numbers of any size, key order, escapes.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -54,8 +53,10 @@ def parse(body: bytes, max_users: int) -> Broadcast:
     Raises RequestError: 400 with the contract's error and the field to mend, 413 for too many users.
     """
     document, exact = _load(body)
-    broadcast = _judge(document, max_users, lambda: _load_slowly(body))
-    return broadcast(_decode(_members, body).notification if exact else None)
+    if _has_float_ids(document):
+        document = _load_slowly(body)
+    judged = _judge(document, max_users)
+    return judged.broadcast(_decode(_members, body).notification if exact else None)
 
 
 def parse_batch(body: bytes, max_users: int) -> list[Broadcast | RequestError]:
@@ -69,23 +70,42 @@ def parse_batch(body: bytes, max_users: int) -> list[Broadcast | RequestError]:
         raise RequestError(400, "broadcasts must be an array", 'send {"broadcasts": [{"userIds": …, "notification": …}]}')
     if len(items) > MAX_BATCH:
         raise RequestError(413, "Too many broadcasts", f"the batch has {len(items)}, the limit is {MAX_BATCH}")
+    if any(map(_has_float_ids, items)):
+        items = _load_slowly(body)["broadcasts"]
     exact = exact and all(isinstance(item, dict) for item in items)
     raws = [members.notification for members in _decode(_batch, body).broadcasts] if exact else [None] * len(items)
-
-    def read(index: int, item: Any) -> Broadcast | RequestError:
+    broadcasts: list[Broadcast | RequestError] = []
+    for item, raw in zip(items, raws, strict=True):
         try:
-            return _judge(item, max_users, lambda: _load_slowly(body)["broadcasts"][index])(raws[index])
+            broadcasts.append(_judge(item, max_users).broadcast(raw))
         except RequestError as error:
-            return error
+            broadcasts.append(error)
+    return broadcasts
 
-    return [read(index, item) for index, item in enumerate(items)]
+
+def _has_float_ids(document: Any) -> bool:
+    """Say whether a user id is a float: an integer beyond 64 bits comes out of the fast parser as one, and only the slow
+    one keeps its digits."""
+    user_ids = document.get("userIds") if isinstance(document, dict) else None
+    return isinstance(user_ids, list) and float in set(map(type, user_ids))
 
 
-def _judge(document: Any, max_users: int, slowly: Callable[[], Any]) -> Callable[[msgspec.Raw | None], Broadcast]:
-    """Judge one broadcast's JSON; return what makes a Broadcast of it, given the exact bytes of its notification if known.
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """One broadcast that may be sent; its notification still as values."""
 
-    slowly: the same JSON from the parser that keeps every digit.
-    """
+    user_ids: tuple[str, ...]
+    requested_users: int
+    notification: dict[str, Any]
+    ttl_s: float | None
+
+    def broadcast(self, raw: msgspec.Raw | None) -> Broadcast:
+        """raw: the notification's exact bytes, where they may be passed on."""
+        exact = json.dumps(self.notification, allow_nan=False).encode() if raw is None else bytes(raw)
+        return Broadcast(self.user_ids, self.requested_users, exact, self.ttl_s)
+
+
+def _judge(document: Any, max_users: int) -> _Judged:
     user_ids = document.get("userIds") if isinstance(document, dict) else None
     if not isinstance(user_ids, list):
         raise RequestError(400, "userIds must be an array", 'send {"userIds": ["123"], "notification": {…}}')
@@ -95,22 +115,13 @@ def _judge(document: Any, max_users: int, slowly: Callable[[], Any]) -> Callable
             "Too many users",
             f"userIds has {len(user_ids)} users, the limit is {max_users}: split the broadcast",
         )
-    kinds = set(map(type, user_ids))
-    if float in kinds:
-        # An integer beyond 64 bits comes out of the fast parser as a float; the slow one keeps its digits.
-        user_ids = slowly()["userIds"]
-    ids = user_ids if kinds <= {str} else [_user_id(index, user_id) for index, user_id in enumerate(user_ids)]
+    plain = set(map(type, user_ids)) <= {str}
+    ids = user_ids if plain else [_user_id(index, user_id) for index, user_id in enumerate(user_ids)]
     notification = document.get("notification")
     if not isinstance(notification, dict):
         raise RequestError(400, "notification is required", "send an object as notification; {} is fine")
     _check(notification)
-    ttl_s = _ttl(document.get("ttl"))
-
-    def make(raw: msgspec.Raw | None) -> Broadcast:
-        exact = json.dumps(notification, allow_nan=False).encode() if raw is None else bytes(raw)
-        return Broadcast(tuple(dict.fromkeys(ids)), len(user_ids), exact, ttl_s)
-
-    return make
+    return _Judged(tuple(dict.fromkeys(ids)), len(user_ids), notification, _ttl(document.get("ttl")))
 
 
 def _decode(decoder: "msgspec.json.Decoder[_T]", body: bytes) -> _T:

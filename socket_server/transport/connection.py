@@ -20,6 +20,9 @@ class Session(Protocol):
     @property
     def upgraded(self) -> bool: ...
 
+    @property
+    def closed(self) -> bool: ...
+
     def send(self, pkt: Packet) -> bool: ...
 
 
@@ -29,19 +32,37 @@ class Connection:
     handshake is dropped once the CONNECT has been answered: it holds credentials.
     """
 
-    __slots__ = ("address", "deadline", "ended", "engine", "handshake", "partial", "rooms", "sid", "user_agent", "user_id")
+    __slots__ = (
+        "address",
+        "attributable",
+        "deadline",
+        "ended",
+        "engine",
+        "handshake",
+        "partial",
+        "rooms",
+        "sid",
+        "user_agent",
+        "user_id",
+    )
 
     def __init__(self, sid: str, engine: Session, handshake: Handshake) -> None:
         self.sid = sid
         self.engine = engine
         self.handshake: Handshake | None = handshake
         self.address = handshake.address
+        self.attributable = handshake.attributable
         self.user_agent = handshake.user_agent
         self.ended = False
         self.deadline: Deadline | None = None  # what ends it if nothing else does: AUTH_TIMEOUT, then its token's expiry
         self.user_id: str | None = None  # since it was authenticated; the SessionManager's to set
         self.rooms: set[Any] | None = None
         self.partial: tuple[packets.SocketPacket, list[bytes]] | None = None  # waits for its attachments
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has ended, or is about to: what arrived before its end is still being handled."""
+        return self.ended or self.engine.closed
 
     @property
     def transport(self) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from socket_server import log
+from socket_server.transport.turns import Turn
 
 _log = log.logger("Server")
 
@@ -67,12 +68,16 @@ class Deadlines:
                 self._cancelled = 0
 
     def _run(self) -> None:
+        turn = Turn()
         while True:
-            call = self._next()
+            call: Callable[[], object] | None = self._next()
             try:
-                call()
+                if call is not None:
+                    call()
             except Exception:
                 _log.exception("a deadline's call failed")
+            call = None  # or what it refers to would be kept until the next one
+            turn.give_way()
 
     def _next(self) -> Callable[[], object]:
         """Wait for the next call that is due."""

@@ -24,6 +24,7 @@ from socket_server.transport.heartbeat import Heartbeat
 from socket_server.transport.limits import Limits
 from socket_server.transport.packets import Packet
 from socket_server.transport.rate import TokenBucket
+from socket_server.transport.turns import Turn
 from socket_server.transport.websocket import WebSocket
 
 _log = log.logger("Socket.IO")
@@ -93,6 +94,7 @@ class EngineSocket:
     __slots__ = (
         "_bucket",
         "_closing",
+        "_ended_already",
         "_inbound",
         "_probe",
         "_reason",
@@ -100,7 +102,6 @@ class EngineSocket:
         "_upgrading",
         "_worker",
         "address",
-        "closed",
         "connected",
         "deadline",
         "handshake",
@@ -126,9 +127,14 @@ class EngineSocket:
         self._closing: tuple[str, int] | None = None  # to be closed when the upgrade has come to its end: reason, code
         self._bucket: TokenBucket | None = None  # of its messages, from the first on
         self.connected = True
-        self.closed = False
+        self._ended_already = False
         self.deadline: Any = None  # of the Socket.IO CONNECT
         self.session: Any = None  # the Socket.IO server's Connection
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session has ended, or will as soon as its upgrade has come to its end."""
+        return self._ended_already or self._closing is not None
 
     @property
     def upgraded(self) -> bool:
@@ -142,7 +148,7 @@ class EngineSocket:
         ours = packets.wrap(packet)
         if self.websocket is not None:
             return self.websocket.send(ours.frame)
-        if self.polling is None or self.closed:
+        if self.polling is None or self._ended_already:
             return False
         if not self.polling.put(ours):
             self._ended("slow consumer")
@@ -160,7 +166,7 @@ class EngineSocket:
 
         code: the WebSocket close code. wait, abort: the stock server's parameters, without meaning here.
         """
-        if self.closed or self._closing is not None:
+        if self.closed:
             return
         if self._upgrading:
             # The client has stopped to poll and does not read the WebSocket yet: what it still has to hear would be lost.
@@ -172,9 +178,9 @@ class EngineSocket:
         self._ended(reason or "forced close")
 
     def _ended(self, reason: str) -> None:
-        if self.closed:
+        if self._ended_already:
             return
-        self.closed = True
+        self._ended_already = True
         self._server.forget(self)
         if self.polling is not None:
             self.polling.end()
@@ -205,7 +211,7 @@ class EngineSocket:
 
     def receive(self, data: str | bytes) -> None:
         """Take one Engine.IO packet from the client; never blocks."""
-        if self.closed or self._closing is not None:
+        if self.closed:
             return
         kind = data[:1] if isinstance(data, str) else packets.MESSAGE
         if kind == packets.MESSAGE:
@@ -382,7 +388,9 @@ class EngineServer(engineio.Server):
         elsewhere all at once. New sessions must already be refused (Gate.draining)."""
         sockets = list(self.sockets.values())
         started = time.monotonic()
+        turn = Turn()
         for index, socket in enumerate(sockets):
+            turn.give_way()
             wait_s = started + seconds * index / len(sockets) - time.monotonic()
             if wait_s >= 0.01:
                 gevent.sleep(wait_s)
@@ -437,7 +445,7 @@ class EngineServer(engineio.Server):
 
     def handle_request(self, environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
         """Serve one request of the polling transport."""
-        if environ["REQUEST_METHOD"] == "OPTIONS":
+        if environ["REQUEST_METHOD"] == "OPTIONS" and self.gate.origins.allow(environ):
             return self._respond(environ, start_response, ("204 No Content", [], b""))
         request = Request.of(environ)
         refusal = self.gate.judge(request, environ, len(self.sockets))

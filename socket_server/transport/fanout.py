@@ -1,13 +1,11 @@
 """Fan-out: prepared packets to many connections, written straight to each."""
 
-import time
 from collections.abc import Sequence
 
 from socket_server.transport.connection import Connection
 from socket_server.transport.packets import Packet
+from socket_server.transport.turns import Turn
 
-# Others run at least this often during a long fan-out: no heartbeat, request or other client waits much longer.
-TURN_S = 0.005
 _WRITES_PER_LOOK = 64  # at the clock
 
 Delivery = tuple[Packet, Sequence[Connection]]
@@ -16,8 +14,8 @@ Delivery = tuple[Packet, Sequence[Connection]]
 def fan_out(deliveries: Sequence[Delivery]) -> set[Connection]:
     """Write each packet to its connections, in this order on each of them; return those that have ended meanwhile.
 
-    Where several packets go to one connection they are written at once. Under gevent it gives way to other greenlets every
-    TURN_S; that no other fan-out comes between is its caller's business.
+    Where several packets go to one connection they are written at once. It gives way to other greenlets on its way; that
+    no other fan-out comes between is its caller's business.
     """
     if len(deliveries) == 1:
         return _write_one(*deliveries[0])
@@ -31,19 +29,19 @@ def fan_out(deliveries: Sequence[Delivery]) -> set[Connection]:
 def _write_one(packet: Packet, connections: Sequence[Connection]) -> set[Connection]:
     frame = packet.frame
     missed = set()
-    turn_ends = time.perf_counter() + TURN_S
+    turn = Turn()
     for start in range(0, len(connections), _WRITES_PER_LOOK):
         for connection in connections[start : start + _WRITES_PER_LOOK]:
             websocket = connection.engine.websocket
             if not (websocket.send(frame) if websocket is not None else connection.engine.send(packet)):
                 missed.add(connection)
-        turn_ends = _give_way(turn_ends)
+        turn.give_way()
     return missed
 
 
 def _write_many(packets_of: dict[Connection, list[Packet]]) -> set[Connection]:
     missed = set()
-    turn_ends = time.perf_counter() + TURN_S
+    turn = Turn()
     for connection, packets in packets_of.items():
         websocket = connection.engine.websocket
         if websocket is not None:
@@ -52,13 +50,5 @@ def _write_many(packets_of: dict[Connection, list[Packet]]) -> set[Connection]:
             written = all([connection.engine.send(packet) for packet in packets])  # noqa: C419 - all are sent
         if not written:
             missed.add(connection)
-        turn_ends = _give_way(turn_ends)
+        turn.give_way()
     return missed
-
-
-def _give_way(turn_ends: float) -> float:
-    """Let others run where the turn is over; return when the next one is."""
-    if time.perf_counter() <= turn_ends:
-        return turn_ends
-    time.sleep(0)  # gevent's, where it runs: lets the hub serve everyone else
-    return time.perf_counter() + TURN_S

@@ -18,12 +18,15 @@ class Handshake:
     user_agent: str
     cookie: str = field(repr=False)
     authorization: str = field(repr=False)
+    attributable: bool = True  # False: an untrusted proxy stands before the client, and the address is the proxy's
 
     @classmethod
     def of(cls, environ: Mapping[str, Any], trusted: Sequence[Network] = ()) -> "Handshake":
         """Read a WSGI environment."""
+        remote = environ.get("REMOTE_ADDR", "")
         return cls(
             address=client_address(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""), trusted),
+            attributable="HTTP_X_FORWARDED_FOR" not in environ or _within(remote, trusted),
             user_agent=environ.get("HTTP_USER_AGENT", "")[:_MAX_USER_AGENT_CHARS],
             cookie=environ.get("HTTP_COOKIE", ""),
             authorization=environ.get("HTTP_AUTHORIZATION", ""),

@@ -3,27 +3,23 @@ cookies along wherever the page comes from, and the same-origin policy does not 
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 
 class Origins:
-    """The allowed origins. same_origin: pages that this very server hands out count too."""
+    """The allowed origins, and with same_origin the page that this very server hands out."""
 
-    def __init__(self, allowed: Sequence[str], same_origin: bool = False) -> None:
+    def __init__(self, allowed: Sequence[str], same_origin: Sequence[str] = ()) -> None:
+        """same_origin: the schemes of that page; an http one can be forged on its way, so production has https only."""
         self._allowed = frozenset(allowed)
-        self._same_origin = same_origin
+        self._same_origin = tuple(same_origin)
 
     def allow(self, environ: Mapping[str, Any]) -> bool:
         """Say whether the request may be served; one without an Origin comes from no web page, and may."""
         origin = environ.get("HTTP_ORIGIN")
         if origin is None or origin in self._allowed or "*" in self._allowed:
             return True
-        if not self._same_origin:
-            return False
-        try:
-            return bool(host := environ.get("HTTP_HOST")) and urlsplit(origin).netloc == host
-        except ValueError:
-            return False
+        host = environ.get("HTTP_HOST")
+        return bool(host) and any(origin == f"{scheme}://{host}" for scheme in self._same_origin)
 
     def headers(self, environ: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return the CORS headers of a response: none unless an allowed origin asks (Fetch standard, CORS protocol)."""

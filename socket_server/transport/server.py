@@ -96,6 +96,8 @@ class SocketServer(socketio.Server):
             if not isinstance(data, bytes):
                 raise ValueError("text instead of a binary attachment")
             attachments.append(data)
+            if sum(map(len, attachments)) > self._limits.max_message_bytes:
+                raise ValueError("attachments larger than a message may be")
             if len(attachments) == packet.attachments:
                 connection.partial = None
                 self._handle(connection, packet, packets.attach(packet.data, attachments))
@@ -135,6 +137,8 @@ class SocketServer(socketio.Server):
     def _handle(self, connection: Connection, packet: packets.SocketPacket, data: Any) -> None:
         if packet.kind == packets.DISCONNECT:
             self.ended(connection, "client namespace disconnect")
+            # There is no other namespace: a client that stays on without one would hold its place for nothing.
+            self._close(connection, "client namespace disconnect")
         elif packet.kind in (packets.ACK, packets.BINARY_ACK):
             self.manager.trigger_callback(connection.sid, packet.id, data)
         else:
@@ -171,6 +175,9 @@ class SocketServer(socketio.Server):
             return
         connection.send(_DISCONNECT)
         self.ended(connection, reason)
+        self._close(connection, reason)
+
+    def _close(self, connection: Connection, reason: str) -> None:
         engine: Any = connection.engine
         if on_gevent():
             engine.close(reason=reason)

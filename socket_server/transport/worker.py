@@ -5,6 +5,7 @@ gunicorn's master imports this module before gevent patches the standard library
 opens sockets of its own (requests, the upstream servers).
 """
 
+import errno
 import gc
 import math
 import mmap
@@ -25,11 +26,14 @@ from gunicorn.workers.ggevent import VERSION, GeventResponse
 
 from socket_server import log
 from socket_server.errors import ConfigError
-from socket_server.transport.connections import HEAD_S, Handler
 from socket_server.transport.gate import PATH
-from socket_server.transport.http import HttpError, encode_response
+from socket_server.transport.http_codec import HttpError, encode_response
+from socket_server.transport.http_connection import HEAD_S, Handler
 
 _log = log.logger("Server")
+
+# Over how long connections move to a worker that has taken over.
+SUCCESSION_S = 1.0
 
 # How long requests in flight may take after the drain, before the process ends all the same.
 FINISH_S = 1.0
@@ -77,6 +81,8 @@ class Server(WSGIServer):
         self.engine = app.extensions["socketio"].server.eio
         self.access = access
         self.handlers: set[Handler] = set()
+        self._places = pool.size or 0
+        self._short_until = 0.0  # of file descriptors
         self._judge_head = services.judge_head
 
     @property
@@ -101,6 +107,20 @@ class Server(WSGIServer):
             self.handle(wrapped, address)
         finally:
             wrapped.close()
+
+    def do_read(self) -> Any:
+        """Accept a connection; where the process has no file descriptor left, wait a little and say so once a while."""
+        try:
+            return super().do_read()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            if time.monotonic() > self._short_until:
+                self._short_until = time.monotonic() + 10
+                _log.error("out of file descriptors: new connections wait; raise the limit or lower MAX_CONNECTIONS")
+            self.stop_accepting()
+            gevent.spawn_later(0.2, self.start_accepting)
+            return None
 
     def judge(self, environ: dict[str, Any]) -> tuple[int, bytes | None]:
         """Judge a request by its head: how large its body may be, or the response that refuses it."""
@@ -135,10 +155,11 @@ class Server(WSGIServer):
             for handler in [each for each in self.handlers if each.deadline < now]:
                 handler.expire()
             waiting = [each for each in self.handlers if each.waiting_since < math.inf]
-            if len(waiting) > MAX_WAITING:
+            most = min(MAX_WAITING, self._places // 2)
+            if len(waiting) > most:
                 # Who has never sent a request goes first: a back end's kept connection is worth more than a stranger's.
                 waiting.sort(key=lambda each: (each.served, each.waiting_since))
-                for handler in waiting[: len(waiting) - MAX_WAITING]:
+                for handler in waiting[: len(waiting) - most]:
                     handler.expire()
 
 
@@ -177,7 +198,7 @@ class Worker(GeventWebSocketWorker):
         if reloads() != born:
             for server in servers:
                 server.stop_accepting()
-        self._stop(servers, engine)
+        self._stop(servers, engine, succeeded=reloads() != born)
 
     def _start(self, listener: Any) -> Server:
         listener.setblocking(1)
@@ -195,12 +216,15 @@ class Worker(GeventWebSocketWorker):
         server.start()
         return server
 
-    def _stop(self, servers: list[Server], engine: Any) -> None:
+    def _stop(self, servers: list[Server], engine: Any, succeeded: bool) -> None:
         """Let nobody new in, close transports evenly over DRAIN_SECONDS, and let requests in flight finish.
 
         Unless there is a successor, the listening sockets are served meanwhile: /health answers 503 "draining".
         """
         drain_s = 0.0 if self._hurry else self.wsgi.extensions["socket_server"].settings.drain_s
+        if succeeded:
+            # Broadcasts go to the successor from now on: clients had better be there soon.
+            drain_s = min(drain_s, SUCCESSION_S)
         engine.gate.draining = True
         _log.info("draining: connections=%d seconds=%g", len(engine.sockets), drain_s)
         drain = gevent.spawn(engine.drain, drain_s)

@@ -241,7 +241,7 @@ def test_a_server_under_too_low_a_limit_of_files_warns_and_runs(tmp_path: Path) 
         [line] = [line for line in server.log().splitlines() if "may open" in line]
         assert line.startswith("[Server]")
         assert " warning " in line
-        for needed in ("1000 files", "MAX_CONNECTIONS", "ulimit -n 5512", "LimitNOFILE"):
+        for needed in ("1000 files", "MAX_CONNECTIONS", "ulimit -n 9096", "LimitNOFILE"):
             assert needed in line
         assert server.get("/health").status_code == 200
     finally:

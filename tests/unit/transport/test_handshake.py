@@ -18,7 +18,8 @@ def test_what_is_needed_is_kept() -> None:
         "HTTP_AUTHORIZATION": "Bearer t",
         "HTTP_X_FORWARDED_FOR": "1.2.3.4",
     }
-    assert Handshake.of(environ) == Handshake("203.0.113.7", "a browser", "jwt=t; id=1", "Bearer t")
+    # An untrusted proxy says it stands before the client: the address is the proxy's.
+    assert Handshake.of(environ) == Handshake("203.0.113.7", "a browser", "jwt=t; id=1", "Bearer t", attributable=False)
 
 
 def test_what_is_absent_is_empty() -> None:

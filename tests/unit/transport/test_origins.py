@@ -54,10 +54,20 @@ def test_a_star_allows_every_site() -> None:
 
 
 def test_where_the_server_has_a_page_its_own_origin_counts_too() -> None:
-    own = Origins([APP], same_origin=True)
+    own = Origins([APP], same_origin=("http", "https"))
+    assert own.allow(request("https://server.example:3001"))
+    assert not Origins([APP], same_origin=("https",)).allow(request("http://server.example:3001"))
     assert own.allow(request("http://server.example:3001"))
     assert own.allow(request(APP))
-    for origin in ("http://server.example", "http://server.example:3002", "http://evil.example", "null", "", "http://[::1"):
+    for origin in (
+        "http://server.example",
+        "http://server.example:3002",
+        "http://evil.example",
+        "null",
+        "",
+        "http://[::1",
+        "ftp://server.example:3001",
+    ):
         assert not own.allow(request(origin))
     assert not own.allow(request("null", host=""))
     assert not own.allow({"HTTP_ORIGIN": "null"})

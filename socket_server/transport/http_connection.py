@@ -15,8 +15,9 @@ from gevent.event import Event
 from geventwebsocket.handler import WebSocketHandler
 
 from socket_server import log
-from socket_server.transport.gate import PATH
-from socket_server.transport.http import HttpError, RefusedError, RequestReader, encode_response
+from socket_server.transport.gate import BAD_WEBSOCKET, BAD_WEBSOCKET_VERSION, PATH
+from socket_server.transport.http_codec import HttpError, RefusedError, RequestReader, encode_response
+from socket_server.transport.turns import Turn
 
 _log = log.logger("Server")
 
@@ -25,16 +26,24 @@ _SWITCHING = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
 )
 
-_RECV_BYTES = 65_536
+_RECV_BYTES = 16_384
 
 # A client may keep a connection open between requests for so long; a head, and then a body, must be in within this.
 IDLE_S = 75.0
 HEAD_S = 10.0
-BODY_S = 30.0
+BODY_S = 30.0  # with an API key
+STRANGERS_BODY_S = 10.0
 
 # After a refusal: how long, and how much of what the client still sends is read and thrown away.
 _LINGER_S = 2.0
 _LINGER_BYTES = 1_048_576
+
+
+_ERROR = (
+    "500 Internal Server Error",
+    [("Content-Type", "application/json")],
+    b'{"error":"Internal Server Error","message":"the details are in the server\'s log"}',
+)
 
 
 def accept_key(key: str) -> bytes | None:
@@ -104,7 +113,8 @@ class Handler(WebSocketHandler):
         sock = self.socket
         reader: RequestReader | None = None
         in_head = in_body = False
-        while data := sock.recv(_RECV_BYTES):
+        turn = Turn()
+        while data := self._receive(turn):
             if reader is None:  # not before there is something to read: who only connects costs little
                 reader = RequestReader(self._base_environ(), self.server.judge)
             try:
@@ -124,16 +134,33 @@ class Handler(WebSocketHandler):
                 self.served = True
                 self.waiting_since = time.monotonic()
                 self.deadline = self.waiting_since + IDLE_S
+                turn.give_way()
             self.busy = reader.partial
             if reader.in_body and not in_body:
                 in_body = True
-                self.waiting_since = math.inf
-                self.deadline = time.monotonic() + BODY_S
+                if reader.trusted:
+                    self.waiting_since = math.inf
+                self.deadline = time.monotonic() + (BODY_S if reader.trusted else STRANGERS_BODY_S)
                 if reader.continue_wanted:
                     sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             elif reader.partial and not in_head:
                 in_head = True
                 self.deadline = time.monotonic() + HEAD_S
+
+    def _receive(self, turn: Turn) -> bytes:
+        """Return the next bytes; b"" at the end. What is there already is taken within the turn, without waiting."""
+        sock = self.socket
+        if isinstance(sock, ssl.SSLSocket):
+            turn.give_way()
+            data: bytes = sock.recv(_RECV_BYTES)
+            return data
+        turn.give_way()
+        try:
+            data = sock._sock.recv(_RECV_BYTES)
+        except BlockingIOError:
+            data = sock.recv(_RECV_BYTES)
+            turn.renew()
+        return data
 
     def _base_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = self.server.get_environ()
@@ -150,27 +177,29 @@ class Handler(WebSocketHandler):
             return self._upgrade(environ)
         server = self.server
         started = time.time()
-        status, headers, body = self._run(environ)
         close = not environ["socket_server.keep_alive"] or "socket_server.rest" in environ or server.draining
+        try:
+            status, headers, body = self._run(environ)
+            response = encode_response(status, headers, body, _clock.date(), close)
+        except Exception:
+            _log.exception("unexpected error in a request")
+            status, headers, body = _ERROR
+            response = encode_response(status, headers, body, _clock.date(), close)
         self.deadline = time.monotonic() + BODY_S
-        self._send(encode_response(status, headers, body, _clock.date(), close))
+        self._send(response)
         if server.access is not None:
             server.log_access(environ, status, headers, len(body), started)
         return not close
 
     def _run(self, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
         """Run the application; return its whole response."""
+        result = self.server.application(environ, self._start)
         try:
-            result = self.server.application(environ, self._start)
-            try:
-                body = result[0] if isinstance(result, list) and len(result) == 1 else b"".join(result)
-            finally:
-                close = getattr(result, "close", None)
-                if close is not None:
-                    close()
-        except Exception:
-            _log.exception("unexpected error in a request")
-            return "500 Internal Server Error", [("Content-Type", "text/plain")], b"Internal Server Error\n"
+            body = result[0] if isinstance(result, list) and len(result) == 1 else b"".join(result)
+        finally:
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
         return self._status, self._headers, b"" if environ["REQUEST_METHOD"] == "HEAD" else body
 
     def _start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
@@ -211,6 +240,7 @@ class Handler(WebSocketHandler):
             # The TLS layer belongs to this greenlet and cannot be given away: it stays as long as the WebSocket.
             websocket = engine.accept_websocket(environ, sock, received)
             websocket.ended = Event()
+            self.busy = False
             websocket.ended.wait()
         else:
             raw = _detach(sock)
@@ -222,14 +252,15 @@ class Handler(WebSocketHandler):
 def judge_handshake(environ: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]], bytes] | None:
     """Return the response that refuses what is no WebSocket handshake; None: it is one."""
     if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
-        return "426 Upgrade Required", [("Sec-WebSocket-Version", "13")], b"WebSocket version 13 is spoken here\n"
+        status, headers, body = BAD_WEBSOCKET_VERSION.response()
+        return status, [*headers, ("Sec-WebSocket-Version", "13")], body
     if (
         environ["REQUEST_METHOD"] != "GET"
         or environ["SERVER_PROTOCOL"] != "HTTP/1.1"
         or "upgrade" not in environ.get("HTTP_CONNECTION", "").lower()
         or accept_key(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")) is None
     ):
-        return "400 Bad Request", [], b"not a WebSocket handshake\n"
+        return BAD_WEBSOCKET.response()
     return None
 
 

@@ -13,6 +13,8 @@ import httptools
 
 MAX_HEAD_BYTES = 32_768  # request line and headers; cookies and a bearer token need 4 to 16 KB
 MAX_HEADERS = 100
+# All of a request but its body: head, chunk sizes and extensions, trailers; and what one read brings of the next request.
+MAX_OVERHEAD_BYTES = MAX_HEAD_BYTES + 65_536
 
 # Judges a request by its head, before its body is read: (bytes its body may have, None) or (0, the response instead).
 Judge = Callable[[dict[str, Any]], tuple[int, "bytes | None"]]
@@ -46,6 +48,7 @@ class RequestReader:
         "_body",
         "_body_limit",
         "_environ",
+        "_head_size",
         "_headers",
         "_judge",
         "_parser",
@@ -66,6 +69,7 @@ class RequestReader:
         self._size = 0
         self._body: list[bytes] = []
         self._body_limit = 0
+        self._head_size = 0
         self.continue_wanted = False  # the client waits for "100 Continue" before it sends the body
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
@@ -74,20 +78,48 @@ class RequestReader:
         A request that asks for an upgrade is the last; what follows it stands in its `socket_server.rest`.
         Raises HttpError or RefusedError, after which the connection must be closed.
         """
-        if self._environ is None:
-            self._size += len(data)
-            if self._size > MAX_HEAD_BYTES + 65_536:  # one read may bring a head and much of a body
-                raise HttpError("431 Request Header Fields Too Large", "the request's head is too large")
+        self._size += len(data)
+        rest: bytes | None = data
+        while rest is not None:
+            rest = self._parse(rest)
+        if self._size > MAX_OVERHEAD_BYTES:
+            raise HttpError("431 Request Header Fields Too Large", "the request has more around its body than any needs")
+        ready, self._ready = self._ready, []
+        return ready
+
+    def _parse(self, data: bytes) -> bytes | None:
+        """Parse; return what is still to be parsed."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._ready[-1]["socket_server.rest"] = data[upgrade.args[0] :]
+            environ, rest = self._ready[-1], data[upgrade.args[0] :]
+            if environ["REQUEST_METHOD"] == "GET" and environ.get("HTTP_UPGRADE", "").lower() == "websocket":
+                environ["socket_server.rest"] = rest
+                return None
+            # Another upgrade (h2c, which some clients always offer) is not for us and is ignored (RFC 9110 section 7.8),
+            # but the parser has stopped behind the head: the request is parsed again without the offer.
+            if "HTTP_UPGRADE" not in environ:
+                raise HttpError("400 Bad Request", "CONNECT is for proxies") from None
+            del self._ready[-1]
+            head = self._head_without_upgrade()
+            self._parser = httptools.HttpRequestParser(self)
+            return head + rest
         except httptools.HttpParserCallbackError as error:
             raise error.__context__ or error from None
         except httptools.HttpParserError:
             raise HttpError("400 Bad Request", "not an HTTP/1.1 request") from None
-        ready, self._ready = self._ready, []
-        return ready
+        return None
+
+    def _head_without_upgrade(self) -> bytes:
+        dropped = (b"upgrade", b"connection", b"http2-settings")
+        lines = [self._parser.get_method() + b" " + self._url + b" HTTP/1.1"]
+        lines += [name + b": " + value for name, value in self._headers if name.lower() not in dropped]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the judge vouched for the request under way (`socket_server.trusted`)."""
+        return self._environ is not None and bool(self._environ.get("socket_server.trusted"))
 
     @property
     def in_body(self) -> bool:
@@ -103,6 +135,7 @@ class RequestReader:
 
     def on_message_begin(self) -> None:
         self._url, self._headers, self._body, self._environ = b"", [], [], None
+        self._head_size = 0
         self._size = max(1, self._size)  # a request has begun, perhaps right behind another
 
     def on_url(self, url: bytes) -> None:
@@ -118,8 +151,8 @@ class RequestReader:
             raise HttpError("431 Request Header Fields Too Large", f"more than {MAX_HEADERS} headers")
 
     def _check_head(self, size: int) -> None:
-        self._body_limit += size  # before the head is complete, this counts the head
-        if self._body_limit > MAX_HEAD_BYTES:
+        self._head_size += size
+        if self._head_size > MAX_HEAD_BYTES:
             raise HttpError("431 Request Header Fields Too Large", f"the request's head is over {MAX_HEAD_BYTES} bytes")
 
     def on_headers_complete(self) -> None:
@@ -129,10 +162,12 @@ class RequestReader:
             raise RefusedError(response)
         if int(environ.get("CONTENT_LENGTH", 0)) > self._body_limit:
             raise HttpError("413 Content Too Large", f"the body is over {self._body_limit} bytes")
-        self.continue_wanted = environ.get("HTTP_EXPECT", "").lower() == "100-continue"
+        expects = environ.get("HTTP_EXPECT", "").lower() == "100-continue"
+        self.continue_wanted = expects and environ["SERVER_PROTOCOL"] == "HTTP/1.1"  # RFC 9110 section 10.1.1
 
     def on_body(self, body: bytes) -> None:
         self.continue_wanted = False
+        self._size -= len(body)
         self._body_limit -= len(body)
         if self._body_limit < 0:
             raise HttpError("413 Content Too Large", "the body is too large")
@@ -149,7 +184,7 @@ class RequestReader:
         environ["socket_server.keep_alive"] = self._parser.should_keep_alive()
         self._ready.append(environ)
         self._environ = None
-        self._size = self._body_limit = 0
+        self._size = 0
         self.continue_wanted = False
 
     def _build(self) -> dict[str, Any]:
@@ -179,6 +214,8 @@ class RequestReader:
                 environ[key] += "," + text
             else:
                 environ[key] = text
+        if environ.get("HTTP_TRANSFER_ENCODING", "chunked").lower() != "chunked":
+            raise HttpError("501 Not Implemented", "the only transfer coding taken here is chunked")
         if version == "1.1" and "HTTP_HOST" not in environ:
             raise HttpError("400 Bad Request", "the Host header is missing")  # RFC 9112 section 3.2
         return environ
@@ -187,6 +224,7 @@ class RequestReader:
 _LISTS = frozenset({"HTTP_COOKIE", "HTTP_X_FORWARDED_FOR", "HTTP_CONNECTION"})
 _ONCE = frozenset({"HTTP_HOST", "HTTP_AUTHORIZATION", "HTTP_ORIGIN", "CONTENT_TYPE", "CONTENT_LENGTH"})
 _MAX_KEYS = 500
+_MAX_KEY_BYTES = 64
 _KEYS: dict[bytes, str] = {}  # header name as sent -> environment key; the same few dozen again and again
 
 
@@ -196,7 +234,7 @@ def _key(name: bytes) -> str:
         return ""
     upper = name.decode("latin-1").upper().replace("-", "_")
     key = upper if upper in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{upper}"
-    if len(_KEYS) < _MAX_KEYS:
+    if len(_KEYS) < _MAX_KEYS and len(name) <= _MAX_KEY_BYTES:
         _KEYS[name] = key
     return key
 

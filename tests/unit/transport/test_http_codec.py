@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socket_server.transport.http import (
+from socket_server.transport.http_codec import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
     HttpError,

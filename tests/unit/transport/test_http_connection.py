@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from socket_server.transport.connections import accept_key, judge_handshake
+from socket_server.transport.http_connection import accept_key, judge_handshake
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 GOOD = {

@@ -1,0 +1,174 @@
+"""Strangers who take more than their share, each measured on a bystander: who asks for little is served at once."""
+
+import base64
+import contextlib
+import http.server
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from socket_server.transport.frames import BINARY
+from tests.integration.protocol import RawWebSocket, encode_frame
+from tests.servers import API_KEY, RunningServer, mint, running, wait_for
+
+
+@contextlib.contextmanager
+def attack(what: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Do something in another thread for as long as the block runs."""
+    over = threading.Event()
+    thread = threading.Thread(target=what, args=(over,))
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def slowest_answer_s(server: RunningServer, seconds: float) -> float:
+    """Return the longest wait of a bystander who asks one thing after the other."""
+    slowest, ends = 0.0, time.monotonic() + seconds
+    while time.monotonic() < ends:
+        started = time.monotonic()
+        assert server.get("/health/live").ok
+        slowest = max(slowest, time.monotonic() - started)
+    return slowest
+
+
+def connect(server: RunningServer) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=5)
+
+
+def test_pipelined_requests_do_not_keep_the_server_for_themselves(server: RunningServer) -> None:
+    def pipeline(over: threading.Event) -> None:
+        requests_at_once = b"GET /nope HTTP/1.1\r\nHost: x\r\n\r\n" * 500
+        with connect(server) as sock:
+            reading = threading.Thread(target=lambda: [None for _ in iter(lambda: sock.recv(1 << 20), b"")])
+            reading.start()
+            while not over.is_set():
+                sock.sendall(requests_at_once)
+            sock.shutdown(socket.SHUT_RDWR)
+            reading.join()
+
+    with attack(pipeline):
+        assert slowest_answer_s(server, 2) < 1  # it was as long as the attack; a loaded machine is given some slack
+
+
+def test_trailers_without_end_are_refused(server: RunningServer) -> None:
+    with connect(server) as sock:
+        sock.sendall(b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-T: ")
+        answer = b""
+        with contextlib.suppress(OSError):
+            for _ in range(400):
+                sock.sendall(b"a" * 4_096)
+        with contextlib.suppress(OSError):
+            answer = sock.recv(65_536)
+    assert answer[:12] in (b"HTTP/1.1 431", b"")  # a reset may overtake it
+    assert server.get("/health/live").ok
+
+
+def test_half_sent_bodies_do_not_lock_others_out(tmp_path: Path) -> None:
+    with running(tmp_path, MAX_CONNECTIONS=100) as server, contextlib.ExitStack() as strangers:
+        for _ in range(1_300):
+            sock = strangers.enter_context(connect(server))
+            sock.sendall(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n1")
+        started = time.monotonic()
+        assert requests.get(server.url + "/health/live", timeout=10).ok
+        assert time.monotonic() - started < 5
+        assert "Errno" not in server.log()
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_an_offer_of_http_2_is_ignored(server: RunningServer, together: bool) -> None:
+    body = json.dumps({"userIds": ["1"], "notification": {"title": "שלום"}}).encode()
+    head = (
+        f"POST /broadcast HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {API_KEY}\r\nContent-Type: application/json\r\n"
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    with connect(server) as sock:
+        for _ in range(2):  # and the connection goes on
+            if together:
+                sock.sendall(head + body)
+            else:
+                sock.sendall(head)
+                time.sleep(0.05)
+                sock.sendall(body)
+            assert sock.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_connect_and_disconnect_do_not_escape_the_time_to_authenticate(tmp_path: Path) -> None:
+    with running(tmp_path, AUTH_TIMEOUT=1) as server, connect(server) as sock:
+        sock.sendall(
+            b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\n"
+            b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            b"\x81\x82\0\0\0\x0040\x81\x82\0\0\0\x0041"
+        )
+        received = b""
+        while data := sock.recv(65_536):
+            received += data
+        assert b"40{" in received
+
+
+def test_attachments_are_no_way_around_the_message_limit(server: RunningServer) -> None:
+    with RawWebSocket(server.port) as raw:
+        raw.sign_in(mint("ada"))
+        server.wait_for_connections(1)
+        raw.send('4510-["x"]')
+        with contextlib.suppress(OSError):
+            for _ in range(9):
+                raw.sock.sendall(encode_frame(BINARY, b"x" * 65_000))
+        server.wait_for_connections(0)
+
+
+class SlowKeys(http.server.BaseHTTPRequestHandler):
+    """An identity provider that takes two seconds."""
+
+    def do_GET(self) -> None:
+        time.sleep(2)
+        body = json.dumps({"keys": []}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_slow_identity_provider_does_not_stretch_the_time_to_authenticate(tmp_path: Path) -> None:
+    provider = http.server.ThreadingHTTPServer(("127.0.0.1", 0), SlowKeys)
+    threading.Thread(target=provider.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{provider.server_address[1]}/jwks.json"
+        with running(tmp_path, JWT_JWKS_URL=url, AUTH_TIMEOUT=0.5) as server, RawWebSocket(server.port) as raw:
+            parts = ({"kid": "unknown", "alg": "RS256"}, {"id": "1"}, "no signature")
+            unsigned = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
+            assert raw.text().startswith("0{")
+            started = time.monotonic()
+            raw.send("40" + json.dumps({"token": ".".join(unsigned)}))
+            wait_for(lambda: "code=auth_timeout" in server.log(), 5, "the end of the time to authenticate")
+            assert time.monotonic() - started < 1.9
+    finally:
+        provider.shutdown()
+        provider.server_close()
+
+
+def test_many_tokens_that_expire_together_stall_nobody(tmp_path: Path) -> None:
+    with running(tmp_path, JWT_LEEWAY=0) as server, contextlib.ExitStack() as clients:
+        together = int(time.time()) + 6
+        for number in range(400):
+            raw = clients.enter_context(RawWebSocket(server.port))
+            raw.sign_in(mint(str(number), lifetime_s=None, exp=together))
+        server.wait_for_connections(400)
+        slowest = slowest_answer_s(server, max(0.5, together + 1.5 - time.time()))
+        server.wait_for_connections(0)
+        assert slowest < 0.5
