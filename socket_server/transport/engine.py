@@ -14,7 +14,6 @@ from typing import Any
 import engineio
 import gevent
 from engineio.packet import Packet as UpstreamPacket
-from gevent.event import Event
 
 from socket_server import log
 from socket_server.transport import frames, packets
@@ -23,6 +22,7 @@ from socket_server.transport.handshake import Handshake
 from socket_server.transport.heartbeat import Heartbeat
 from socket_server.transport.limits import Limits
 from socket_server.transport.packets import Packet
+from socket_server.transport.polling import Departure, PollingQueue
 from socket_server.transport.rate import TokenBucket
 from socket_server.transport.turns import Turn
 from socket_server.transport.websocket import WebSocket
@@ -34,54 +34,6 @@ Response = tuple[str, list[tuple[str, str]], bytes]  # status, headers, body
 
 # An upgrade that has sent its probe but not its "upgrade" packet by then is given up; polling goes on.
 UPGRADE_TIMEOUT_S = 10.0
-
-
-class PollingQueue:
-    """What waits for a client that polls, and the one request that waits for it."""
-
-    __slots__ = ("_bytes", "_max_bytes", "_packets", "_wakeup", "ended", "taken")
-
-    def __init__(self, max_bytes: int) -> None:
-        self._packets: list[Packet] = []
-        self._bytes = 0
-        self._max_bytes = max_bytes
-        self._wakeup: Event | None = None
-        self.taken = False  # a POST is being read
-        self.ended = False
-
-    @property
-    def polled(self) -> bool:
-        """Whether a request is waiting."""
-        return self._wakeup is not None
-
-    def put(self, packet: Packet) -> bool:
-        """Queue a packet; return False where that is too much for a client that does not fetch."""
-        self._packets.append(packet)
-        self._bytes += len(packet.payload)
-        if self._wakeup is not None:
-            self._wakeup.set()
-        return self._bytes <= self._max_bytes
-
-    def take(self) -> list[Packet]:
-        """Return what is queued, without waiting."""
-        taken, self._packets, self._bytes = self._packets, [], 0
-        return taken
-
-    def wait(self, timeout_s: float) -> None:
-        """Wait until there is something to take, or the session has ended."""
-        if self._packets or self.ended:
-            return
-        self._wakeup = Event()
-        try:
-            self._wakeup.wait(timeout_s)
-        finally:
-            self._wakeup = None
-
-    def end(self) -> None:
-        """Let go of the request that waits."""
-        self.ended = True
-        if self._wakeup is not None:
-            self._wakeup.set()
 
 
 class EngineSocket:
@@ -259,12 +211,9 @@ class EngineSocket:
 
     # Upgrade from polling (protocol document, "Upgrade")
 
-    def probe(self, websocket: WebSocket) -> bool:
-        """Let a WebSocket try to take over; False where this session has or has had one."""
-        if self.websocket is not None or self._probe is not None or self.closed:
-            return False
+    def probe(self, websocket: WebSocket) -> None:
+        """Let a WebSocket try to take over (EngineServer.judge_websocket has seen that it may)."""
         self._probe = websocket
-        return True
 
     def _probed(self, websocket: WebSocket, data: str | bytes) -> None:
         if not self._upgrading and data == "2probe":
@@ -486,7 +435,7 @@ class EngineServer(engineio.Server):
         if polling.polled:
             socket.close(reason="transport error")  # two polls at once: no client does that
             return BAD_REQUEST.response()
-        with _Departure(environ.get("socket_server.sock"), lambda: socket.close(reason="transport close")):
+        with Departure(environ.get("socket_server.sock"), lambda: socket.close(reason="transport close")):
             polling.wait(self.ping_interval + self.ping_timeout)
         if socket.upgrading or socket.upgraded:
             return _payload([packets.NOOP_PACKET])  # the rest goes over the WebSocket
@@ -521,32 +470,3 @@ _OK: Response = ("200 OK", _PLAIN_TEXT, b"ok")
 
 def _payload(contents: list[Packet]) -> Response:
     return "200 OK", _PLAIN_TEXT, packets.encode_payload(contents)
-
-
-class _Departure:
-    """Watches the socket of a request that waits, and calls when the client has hung up."""
-
-    def __init__(self, sock: Any, gone: Callable[[], object]) -> None:
-        self._sock = sock
-        self._gone = gone
-        self._watcher = gevent.get_hub().loop.io(sock.fileno(), 1) if sock is not None else None
-
-    def __enter__(self) -> None:
-        if self._watcher is not None:
-            self._watcher.start(self._readable)
-
-    def __exit__(self, *_: object) -> None:
-        if self._watcher is not None:
-            self._watcher.stop()
-            self._watcher.close()
-
-    def _readable(self) -> None:
-        if self._watcher is not None:
-            self._watcher.stop()
-        try:
-            # MSG_PEEK leaves a pipelined request where it is; TLS sockets have no peek and are not watched.
-            gone = not self._sock._sock.recv(1, 2)
-        except OSError:
-            gone = True
-        if gone:
-            self._gone()

@@ -18,6 +18,7 @@ from socket_server import log
 from socket_server.transport.gate import BAD_WEBSOCKET, BAD_WEBSOCKET_VERSION, PATH
 from socket_server.transport.http_codec import HttpError, RefusedError, RequestReader, encode_response
 from socket_server.transport.turns import Turn
+from socket_server.transport.websocket import LINGER_BYTES, LINGER_S
 
 _log = log.logger("Server")
 
@@ -33,10 +34,6 @@ IDLE_S = 75.0
 HEAD_S = 10.0
 BODY_S = 30.0  # with an API key
 STRANGERS_BODY_S = 10.0
-
-# After a refusal: how long, and how much of what the client still sends is read and thrown away.
-_LINGER_S = 2.0
-_LINGER_BYTES = 1_048_576
 
 
 _ERROR = (
@@ -213,11 +210,11 @@ class Handler(WebSocketHandler):
     def _refuse(self, response: bytes) -> None:
         """Send a last response and let the client read it: closing over unread bytes would reset the connection."""
         sock = self.socket
-        self.deadline = time.monotonic() + _LINGER_S
+        self.deadline = time.monotonic() + LINGER_S
         self._send(response)
         if not isinstance(sock, ssl.SSLSocket):
             sock.shutdown(_socket.SHUT_WR)
-        left = _LINGER_BYTES
+        left = LINGER_BYTES
         while left > 0 and (data := sock.recv(_RECV_BYTES)):
             left -= len(data)
 

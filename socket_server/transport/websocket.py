@@ -27,12 +27,12 @@ _RECV_BYTES = 65_536
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 # How long a closing connection waits for the peer to close too, and how much it throws away meanwhile. Closing at once
-# would make the kernel answer unread bytes with a reset, which can destroy the close frame on its way (RFC 6455, 7.1.1).
+# would make the kernel answer unread bytes with a reset, which can destroy the last ones sent (RFC 6455, 7.1.1).
 LINGER_S = 2.0
+LINGER_BYTES = 1_048_576
 
 # A message that has begun must be whole within this.
 HALF_SENT_S = 20.0
-_LINGER_BYTES = 1_048_576
 
 
 class Receiver(Protocol):
@@ -288,7 +288,7 @@ class _Linger:
     __slots__ = ("_left", "_timer")
 
     def __init__(self, expire: Callable[[], None]) -> None:
-        self._left = _LINGER_BYTES
+        self._left = LINGER_BYTES
         self._timer = gevent.get_hub().loop.timer(LINGER_S)
         self._timer.start(expire)
 
