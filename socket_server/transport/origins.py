@@ -1,8 +1,11 @@
 """Which web sites may talk to this server (RFC 6454). This is what protects authentication by cookie: a browser sends the
 cookies along wherever the page comes from, and the same-origin policy does not cover WebSockets."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+_LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 
 
 class Origins:
@@ -19,7 +22,11 @@ class Origins:
         if origin is None or origin in self._allowed or "*" in self._allowed:
             return True
         host = environ.get("HTTP_HOST")
-        return bool(host) and any(origin == f"{scheme}://{host}" for scheme in self._same_origin)
+        if not host or not self._same_origin:
+            return False
+        if origin == f"http://{host}" and _LOOPBACK.fullmatch(host):
+            return True  # nobody stands between this machine and itself
+        return any(origin == f"{scheme}://{host}" for scheme in self._same_origin)
 
     def headers(self, environ: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return the CORS headers of a response: none unless an allowed origin asks (Fetch standard, CORS protocol)."""

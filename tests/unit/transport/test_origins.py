@@ -57,6 +57,8 @@ def test_where_the_server_has_a_page_its_own_origin_counts_too() -> None:
     own = Origins([APP], same_origin=("http", "https"))
     assert own.allow(request("https://server.example:3001"))
     assert not Origins([APP], same_origin=("https",)).allow(request("http://server.example:3001"))
+    assert Origins([APP], same_origin=("https",)).allow(request("http://localhost:3001", host="localhost:3001"))
+    assert not Origins([APP]).allow(request("http://localhost:3001", host="localhost:3001"))
     assert own.allow(request("http://server.example:3001"))
     assert own.allow(request(APP))
     for origin in (
