@@ -30,7 +30,7 @@ bench: $(VENV)/.tested $(if $(NPM),$(BENCH_PEER))
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 $(BENCH_PEER): benchmarks/peers/node/package.json
-	@cd benchmarks/peers/node && npm install --no-package-lock --no-audit --no-fund --loglevel=error
+	@cd benchmarks/peers/node && npm install --no-package-lock --no-audit --no-fund --loglevel=error --progress=false
 	@touch $@
 
 setup: $(VENV)/.tested $(if $(NPM),$(CLIENT) $(NODE_MODULES))
@@ -61,7 +61,7 @@ $(CLIENT): tests/clients/package.json
 	@mkdir -p $(@D) && cp tests/clients/node_modules/socket.io-client/dist/socket.io.min.js $@
 
 $(NODE_MODULES): tests/clients/package.json
-	@cd tests/clients && npm install --no-package-lock --no-audit --no-fund --loglevel=error
+	@cd tests/clients && npm install --no-package-lock --no-audit --no-fund --loglevel=error --progress=false
 	@touch $@
 
 clean:
