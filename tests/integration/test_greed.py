@@ -160,15 +160,3 @@ def test_a_slow_identity_provider_does_not_stretch_the_time_to_authenticate(tmp_
     finally:
         provider.shutdown()
         provider.server_close()
-
-
-def test_many_tokens_that_expire_together_stall_nobody(tmp_path: Path) -> None:
-    with running(tmp_path, JWT_LEEWAY=0) as server, contextlib.ExitStack() as clients:
-        together = int(time.time()) + 6
-        for number in range(400):
-            raw = clients.enter_context(RawWebSocket(server.port))
-            raw.sign_in(mint(str(number), lifetime_s=None, exp=together))
-        server.wait_for_connections(400)
-        slowest = slowest_answer_s(server, max(0.5, together + 1.5 - time.time()))
-        server.wait_for_connections(0)
-        assert slowest < 0.5

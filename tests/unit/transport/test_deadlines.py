@@ -4,10 +4,12 @@ import logging
 import sys
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from socket_server.transport import turns
 from socket_server.transport.deadlines import Deadlines
 from tests.servers import wait_for
 
@@ -163,3 +165,20 @@ def test_deadlines_cancelled_by_many_threads_at_once_are_counted_once(_round: in
         sys.setswitchinterval(before)
     assert len(deadlines._heap) - deadlines._cancelled == 0
     assert len(deadlines) == 0
+
+
+def test_many_deadlines_at_once_give_way_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(turns, "time", SimpleNamespace(perf_counter=time.perf_counter, sleep=pauses.append))
+    deadlines, called = Deadlines(), []
+
+    def work() -> None:
+        ends = time.perf_counter() + 0.002
+        while time.perf_counter() < ends:
+            pass
+        called.append(1)
+
+    for _ in range(50):
+        deadlines.after(0.05, work)
+    wait_for(lambda: len(called) == 50)
+    assert len(pauses) >= 10, "50 calls of 2 ms are some 16 turns of 5 ms"
