@@ -111,7 +111,14 @@ def start(
     """Start a server and return once it answers GET /health/live."""
     with log_file.open("ab") as log:
         process = subprocess.Popen(
-            command, cwd=cwd, env=environment(**settings), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=cwd,
+            env=environment(**settings),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # A shell starts its background jobs with SIGINT ignored, and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
     server = RunningServer(process, port, log_file, scheme, settings.get("API_KEYS", API_KEY))
     server.session.verify = False
