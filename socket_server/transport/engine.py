@@ -54,7 +54,6 @@ class EngineSocket:
         "_upgrading",
         "_worker",
         "address",
-        "connected",
         "deadline",
         "handshake",
         "polling",
@@ -78,7 +77,6 @@ class EngineSocket:
         self._reason = ""
         self._closing: tuple[str, int] | None = None  # to be closed when the upgrade has come to its end: reason, code
         self._bucket: TokenBucket | None = None  # of its messages, from the first on
-        self.connected = True
         self._ended_already = False
         self.deadline: Any = None  # of the Socket.IO CONNECT
         self.session: Any = None  # the Socket.IO server's Connection

@@ -4,6 +4,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,20 @@ import pytest
 from socket_server.transport import turns
 from socket_server.transport.deadlines import Deadlines
 from tests.servers import wait_for
+
+
+def in_eight_threads(work: Callable[[], None], switch_s: float) -> None:
+    """Run it in eight threads at once, which the interpreter switches between as often as every switch_s seconds."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(switch_s)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_a_deadline_is_called_at_its_time_and_not_before() -> None:
@@ -130,17 +145,8 @@ def test_deadlines_from_many_threads_are_all_called_and_counted() -> None:
             deadlines.after(0.001, lambda: called.append(1))
             deadlines.after(3_600, lambda: called.append(2)).cancel()
 
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        threads = [threading.Thread(target=work) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        wait_for(lambda: len(called) >= 8_000)
-    finally:
-        sys.setswitchinterval(before)
+    in_eight_threads(work, switch_s=1e-5)
+    wait_for(lambda: len(called) >= 8_000)
     assert called == [1] * 8_000
     assert len(deadlines) == 0
 
@@ -153,16 +159,7 @@ def test_deadlines_cancelled_by_many_threads_at_once_are_counted_once(_round: in
         for _ in range(4_000):
             deadlines.after(3_600, lambda: None).cancel()
 
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=work) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
+    in_eight_threads(work, switch_s=1e-6)
     assert len(deadlines._heap) - deadlines._cancelled == 0
     assert len(deadlines) == 0
 
