@@ -4,6 +4,7 @@ SocketServerError
     ConfigError            a setting is missing or bad: the server does not start
     RequestError           a REST request is refused: a status, an error and how to mend it
     AuthenticationError    a connection is not who it says it is: a message and a code
+    InboxUnavailable       the inbox cannot keep its promise now: why, and what to do
 """
 
 from collections.abc import Sequence
@@ -39,3 +40,11 @@ class AuthenticationError(SocketServerError):
         super().__init__(message)
         self.message = message
         self.code = code
+
+
+class InboxUnavailable(SocketServerError):  # noqa: N818 - a state of the store, and its name in the documentation
+    """The store cannot keep its promise now: the message says why and what to do.
+
+    What was asked has not been answered as done; whether it was done is unknown (a repeat with the same idempotency key is
+    safe).
+    """

@@ -1,0 +1,87 @@
+"""The keeper: the process that has the SQLite inbox open, so that a slow disk blocks nobody's connections.
+
+`python -m socket_server.inbox.keeper ARGUMENTS`, started by embedded.py and ended by the end of its sockets: it outlives no
+server, whichever way that ends.
+"""
+
+import json
+import select
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+from socket_server.inbox import messages
+from socket_server.inbox.inbox import InboxUnavailable, Retention
+from socket_server.inbox.sqlite import SqliteInbox
+
+# How long the keeper sleeps at most before it looks whether maintenance is due.
+_REST_MS = 500
+
+
+def answer(store: SqliteInbox, request: messages.Request) -> messages.Reply:
+    """Do what a request asks for. Never raises InboxUnavailable: it becomes the reply Failed."""
+    try:
+        match request:
+            case messages.Open():
+                return messages.Done(store.open())
+            case messages.Append(entries):
+                return messages.HasAppended(store.append(entries))
+            case messages.Amend(key, text):
+                store.amend(key, text)
+            case messages.Since(reads):
+                return messages.Pages(
+                    tuple(store.since(each.user_id, each.after, each.until, each.limit, each.max_bytes) for each in reads)
+                )
+            case messages.Forget(user_id):
+                return messages.Done(store.forget(user_id))
+            case messages.Check():
+                store.check()
+    except InboxUnavailable as error:
+        return messages.Failed(str(error))
+    return messages.Done()
+
+
+def serve(store: SqliteInbox, channels: Sequence[socket.socket]) -> None:
+    """Answer requests until a channel ends; what comes on an earlier channel goes first. In between, maintain the store."""
+    poll = select.poll()
+    for channel in channels:
+        poll.register(channel, select.POLLIN)
+    more = True
+    while True:
+        ready = {fd for fd, _ in poll.poll(0 if more else _REST_MS)}
+        for channel in channels:
+            if channel.fileno() in ready:
+                body = messages.receive(channel)
+                if body is None:
+                    return
+                channel.sendall(messages.encode(answer(store, messages.decode_request(body))))
+        try:
+            more = store.maintain()
+        except InboxUnavailable:
+            more = False  # who asks next is told
+
+
+def main(arguments: str) -> None:
+    # The server ends when it is told to, and this process after it, whoever else is sent the signal.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    options = json.loads(arguments)
+    channels = [socket.socket(fileno=fd) for fd in options["channels"]]
+    for channel in channels:
+        channel.setblocking(True)  # gevent made them non-blocking at the server's end, which is the same file
+    store = SqliteInbox(
+        options["path"],
+        Retention(options["ttl_s"], options["max_per_user"]),
+        synchronous=options["synchronous"],
+    )
+    try:
+        serve(store, channels)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the server ended while it was being answered
+    finally:
+        store.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

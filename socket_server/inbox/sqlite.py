@@ -1,0 +1,426 @@
+"""The SQLite store: one file, synchronous; it belongs in a process of its own (keeper.py), where it blocks nobody.
+
+An entry is appended at the end of two tables: its body, and its list of users until the posting lists have that. Several
+processes may have the file open for a while (a reload; a server killed and started at once): every transaction looks for
+what others have committed.
+"""
+
+import contextlib
+import json
+import os
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from socket_server.inbox import postings
+from socket_server.inbox.inbox import (
+    IDEMPOTENCY_S,
+    MICROSECONDS,
+    Appended,
+    Claim,
+    Clock,
+    Entry,
+    InboxUnavailable,
+    Page,
+    Record,
+    Repeat,
+    Retention,
+    Stored,
+    clock_us,
+)
+from socket_server.inbox.postings import Postings
+
+FORMAT = 1  # of the file; kept in SQLite's user_version
+
+# So many pairs of user and offset (see Postings.weight) come together in memory before they go to the lists on disk.
+# A restart reads them again: about 0.2 s for twice as many.
+INDEX_AT = 400_000
+# How long one slice of maintenance may take: an append that arrives meanwhile waits so long.
+SLICE_S = 0.002
+# They go there after so long in any case.
+INDEX_EVERY_S = 300.0
+# How often retention by age is looked after, and how often all posting lists are looked through for it.
+PURGE_EVERY_S = 1.0
+SWEEP_EVERY_S = 3_600.0
+_PURGED_AT_ONCE = 200
+_BUSY_S = 5.0  # as long another program's lock is waited for
+_VACUUMED_AT_ONCE = 200  # pages
+_FEW_FREE_PAGES = 2_048
+
+_SCHEMA = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+    # refs: on how many users' lists it is; expires: when its own ttl ends it, where that is before retention does.
+    "CREATE TABLE notifications (offset INTEGER PRIMARY KEY, refs INTEGER NOT NULL, expires INTEGER, body BLOB NOT NULL)",
+    "CREATE INDEX expiring ON notifications (expires) WHERE expires IS NOT NULL",
+    # users: of a notification that is not in their posting lists yet, a MessagePack array.
+    "CREATE TABLE pending (offset INTEGER PRIMARY KEY, users BLOB NOT NULL)",
+    postings.SCHEMA,
+    "CREATE TABLE claims (key TEXT PRIMARY KEY, offset INTEGER NOT NULL, digest BLOB NOT NULL, answer BLOB NOT NULL)"
+    " WITHOUT ROWID",
+    "CREATE INDEX claimed ON claims (offset)",
+)
+_AMONG = "(SELECT value FROM json_each(?))"
+
+_encode_users = msgspec.msgpack.Encoder().encode
+_decode_users = msgspec.msgpack.Decoder(tuple[str, ...]).decode
+
+
+class SqliteInbox:
+    """An Inbox in one SQLite file. For one thread."""
+
+    def __init__(
+        self,
+        path: str,
+        retention: Retention,
+        clock: Clock = clock_us,
+        *,
+        synchronous: str = "NORMAL",
+        index_at: int = INDEX_AT,
+    ) -> None:
+        """synchronous: SQLite's. NORMAL survives the end of any process at any moment, FULL that of the machine as well,
+        for a disk flush at every commit."""
+        self._path = os.path.abspath(path)
+        self._retention = retention
+        self._clock = clock
+        self._synchronous = synchronous
+        self._index_at = index_at
+        self._db: sqlite3.Connection | None = None
+        self._file = (0, 0)  # device and inode
+        self._began = 0
+        self._head = 0
+        self._postings = Postings(retention.max_per_user)
+        self._others: list[Record] = []  # what other processes have stored, until the next append hands it out
+        self._seen_version = 0  # of the data; another number when another process has committed
+        self._moving_up_to = 0  # the head when the posting lists began to move to the disk
+        self._next_index = time.monotonic() + INDEX_EVERY_S
+        self._next_purge = self._next_sweep = 0.0
+
+    # The Inbox protocol
+
+    def open(self) -> int:
+        self._ready()
+        return self._head
+
+    def append(self, entries: Sequence[Entry]) -> Appended:
+        outcomes: list[int | Repeat] = []
+        kept: list[tuple[int, Entry]] = []
+        with self._writing() as db:
+            now, head = self._clock(), self._head
+            for entry in entries:
+                repeat = self._claimed(db, entry.claim, now)
+                if repeat is not None:
+                    outcomes.append(repeat)
+                    continue
+                head = max(now, head + 1)
+                outcomes.append(head)
+                if entry.claim is not None:
+                    self._claim(db, entry.claim, head)
+                if entry.ttl_s != 0 and entry.user_ids:
+                    kept.append((head, entry))
+            db.executemany(
+                "INSERT INTO notifications (offset, refs, expires, body) VALUES (?, ?, ?, ?)",
+                [(at, len(entry.user_ids), self._expires(now, entry.ttl_s), entry.notification) for at, entry in kept],
+            )
+            db.executemany(
+                "INSERT INTO pending (offset, users) VALUES (?, ?)",
+                [(at, _encode_users(entry.user_ids)) for at, entry in kept],
+            )
+            if not kept or kept[-1][0] < head:
+                self._note_head(db, head)
+        self._head = head
+        for at, entry in kept:
+            self._postings.add(at, entry.user_ids)
+        others, self._others = tuple(self._others), []
+        return Appended(tuple(outcomes), others)
+
+    def amend(self, key: str, answer: bytes) -> None:
+        with self._writing() as db:
+            db.execute("UPDATE claims SET answer = ? WHERE key = ?", (answer, key))
+
+    def since(self, user_id: str, after: int, until: int | None, limit: int, max_bytes: int) -> Page:
+        with self._reading() as db:
+            offsets, dropped = self._postings.of(db, user_id, after)
+            now = self._clock()
+            horizon = self._horizon(now)
+            complete = max(self._began, horizon, dropped) <= after <= self._head
+            first, last = max(after + 1, horizon), self._head if until is None else until
+            found = db.execute(
+                f"SELECT offset, length(body) FROM notifications WHERE offset IN {_AMONG} "  # noqa: S608 - a constant
+                "AND (expires IS NULL OR expires > ?) ORDER BY offset",
+                (json.dumps([each for each in offsets if first <= each <= last]), now),
+            ).fetchall()
+            size, page = 0, list[int]()
+            for offset, length in found[:limit]:
+                size += length
+                if page and size > max_bytes:
+                    break
+                page.append(offset)
+            bodies = db.execute(
+                f"SELECT offset, body FROM notifications WHERE offset IN {_AMONG} ORDER BY offset",  # noqa: S608
+                (json.dumps(page),),
+            )
+            return Page(tuple(Stored(offset, body) for offset, body in bodies), len(found), complete)
+
+    def forget(self, user_id: str) -> int:
+        kept = self.since(user_id, 0, None, 0, 0).total
+        with self._writing(erasing=True) as db:
+            self._unref(db, Counter(self._postings.forget(db, user_id, self._head)))
+        self._postings.forgotten(user_id)
+        self._next_index = 0.0  # `pending` still names the user
+        return kept
+
+    def check(self) -> None:
+        with self._writing() as db:
+            self._note_head(db, self._head)  # changes nothing, and needs all that a write needs
+
+    def close(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                db.close()
+
+    # The file
+
+    def _ready(self) -> sqlite3.Connection:
+        """Return the open database. Raises InboxUnavailable."""
+        if self._db is not None and self._is_the_same_file():
+            return self._db
+        self.close()
+        try:
+            self._db = self._open()
+        except (sqlite3.Error, OSError) as error:
+            raise self._unavailable(error) from None
+        return self._db
+
+    def _is_the_same_file(self) -> bool:
+        """Whether the path still names what is open: what is written to a removed file is lost."""
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._file
+
+    def _open(self) -> sqlite3.Connection:
+        Path(self._path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # What people are told is nobody else's to read. The -wal and -shm files take over its mode.
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        db = sqlite3.connect(self._path, isolation_level=None, timeout=_BUSY_S)
+        try:
+            self._set_up(db)
+        except BaseException:
+            db.close()
+            raise
+        found = os.stat(self._path)
+        self._file = (found.st_dev, found.st_ino)
+        return db
+
+    def _set_up(self, db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file; before anything is in it
+        (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise InboxUnavailable(f"the inbox {self._path}: its file system cannot hold SQLite's WAL; use a local disk")
+        db.execute(f"PRAGMA synchronous = {self._synchronous}")
+        db.execute("PRAGMA cache_size = -32768")  # 32 MB
+        db.execute("PRAGMA journal_size_limit = 67108864")
+        db.execute("BEGIN IMMEDIATE")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if version == 0 and tables == 0:
+            for statement in _SCHEMA:
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {FORMAT}")
+            db.execute("INSERT INTO meta VALUES ('began', ?), ('head', 0)", (self._clock(),))
+        elif version != FORMAT:
+            raise InboxUnavailable(
+                f"the inbox {self._path} has format {version} and this server's is {FORMAT}: name another file in INBOX_URL"
+            )
+        (self._began,) = db.execute("SELECT value FROM meta WHERE name = 'began'").fetchone()
+        self._postings = Postings(self._retention.max_per_user)
+        self._head = 0
+        self._others = []
+        self._take_in(db)
+        db.execute("COMMIT")
+
+    def _take_in(self, db: sqlite3.Connection) -> None:
+        """Take in what is in the file beyond the head."""
+        (self._seen_version,) = db.execute("PRAGMA data_version").fetchone()
+        pending = db.execute("SELECT offset, users FROM pending WHERE offset > ? ORDER BY offset", (self._head,))
+        pairs = [(offset, _decode_users(users)) for offset, users in pending]
+        for offset, users in pairs:
+            self._postings.add(offset, users)
+        if self._head:
+            bodies = dict(db.execute("SELECT offset, body FROM notifications WHERE offset > ?", (self._head,)))
+            self._others += [Record(offset, users, bodies[offset]) for offset, users in pairs if offset in bodies]
+        (noted,) = db.execute("SELECT value FROM meta WHERE name = 'head'").fetchone()
+        (newest,) = db.execute("SELECT max(offset) FROM notifications").fetchone()
+        self._head = max(self._head, self._began, noted, newest or 0)
+
+    def _unavailable(self, error: Exception) -> InboxUnavailable:
+        return InboxUnavailable(f"the inbox {self._path}: {_explain(error)}")
+
+    # Transactions
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        db = self._ready()
+        try:
+            db.execute(begin)
+            (version,) = db.execute("PRAGMA data_version").fetchone()
+            if version != self._seen_version:
+                self._take_in(db)
+            yield db
+            db.execute("COMMIT")
+        except BaseException as error:
+            # What is in memory may not be what is in the file: begin again from there.
+            self.close()
+            if isinstance(error, (sqlite3.Error, OSError)):
+                raise self._unavailable(error) from None
+            raise
+
+    def _reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        return self._transaction("BEGIN")
+
+    @contextlib.contextmanager
+    def _writing(self, *, erasing: bool = False) -> Iterator[sqlite3.Connection]:
+        """erasing: overwrite what is deleted, in the file and in its WAL."""
+        if erasing:
+            self._ready().execute("PRAGMA secure_delete = ON")
+        with self._transaction("BEGIN IMMEDIATE") as db:
+            yield db
+        if erasing:
+            db.execute("PRAGMA secure_delete = OFF")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    # Entries
+
+    def _horizon(self, now: int) -> int:
+        """Return the offset before which retention by age keeps nothing."""
+        return now - round(self._retention.ttl_s * MICROSECONDS)
+
+    def _expires(self, now: int, ttl_s: float | None) -> int | None:
+        if ttl_s is None or ttl_s >= self._retention.ttl_s:
+            return None
+        return now + round(ttl_s * MICROSECONDS)
+
+    def _claimed(self, db: sqlite3.Connection, claim: Claim | None, now: int) -> Repeat | None:
+        if claim is None:
+            return None
+        row = db.execute(
+            "SELECT offset, digest, answer FROM claims WHERE key = ? AND offset > ?",
+            (claim.key, now - IDEMPOTENCY_S * MICROSECONDS),
+        ).fetchone()
+        return None if row is None else Repeat(*row)
+
+    def _claim(self, db: sqlite3.Connection, claim: Claim, offset: int) -> None:
+        db.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?)", (claim.key, offset, claim.digest, claim.answer))
+
+    def _note_head(self, db: sqlite3.Connection, head: int) -> None:
+        """Keep the head apart: the offset of what was never kept, or is deleted, must not come again."""
+        db.execute("UPDATE meta SET value = ? WHERE name = 'head'", (head,))
+
+    def _unref(self, db: sqlite3.Connection, gone: "Counter[int]") -> None:
+        """Take notifications off so many lists each; what is on none any more is deleted."""
+        if gone:
+            self._note_head(db, self._head)
+            db.executemany(
+                "UPDATE notifications SET refs = refs - ? WHERE offset = ?", [(times, each) for each, times in gone.items()]
+            )
+            db.executemany("DELETE FROM notifications WHERE offset = ? AND refs <= 0", [(each,) for each in gone])
+
+    # Maintenance
+
+    def maintain(self) -> bool:
+        """Do a slice of what is due; return whether more is. Raises InboxUnavailable, and it stays due."""
+        self._ready()
+        now = time.monotonic()
+        lists = self._postings
+        if lists.moving or lists.weight >= (1 if now > self._next_index else self._index_at):
+            self._index_slice()
+            self._next_index = now + INDEX_EVERY_S
+            return True
+        if now < self._next_purge:
+            return False
+        if self._purge_slice() or self._sweep_slice(now) or self._vacuum_slice():
+            return True
+        self._next_purge = now + PURGE_EVERY_S
+        return False
+
+    def _index_slice(self) -> None:
+        with self._writing() as db:
+            if not self._postings.moving:
+                self._moving_up_to = self._head
+                self._postings.begin_moving()
+            users, gone = self._postings.move(db, SLICE_S)
+            self._unref(db, gone)
+        self._postings.moved(users)
+        if not self._postings.moving:
+            with self._writing() as db:
+                db.execute("DELETE FROM pending WHERE offset <= ?", (self._moving_up_to,))
+
+    def _purge_slice(self) -> bool:
+        """Delete notifications and claims whose time is over; return whether there may be more."""
+        now, ends = self._clock(), time.monotonic() + SLICE_S
+        while time.monotonic() < ends:
+            with self._reading() as db:
+                old = db.execute(
+                    "SELECT offset FROM notifications WHERE offset < ? LIMIT ?", (self._horizon(now), _PURGED_AT_ONCE)
+                ).fetchall()
+                old += db.execute(
+                    "SELECT offset FROM notifications WHERE expires <= ? LIMIT ?", (now, _PURGED_AT_ONCE)
+                ).fetchall()
+                keys = db.execute(
+                    "SELECT key FROM claims WHERE offset <= ? LIMIT ?",
+                    (now - IDEMPOTENCY_S * MICROSECONDS, _PURGED_AT_ONCE),
+                ).fetchall()
+            if not old and not keys:
+                return False
+            with self._writing() as db:
+                self._note_head(db, self._head)
+                db.executemany("DELETE FROM notifications WHERE offset = ?", old)
+                db.executemany("DELETE FROM claims WHERE key = ?", keys)
+        return True
+
+    def _sweep_slice(self, now: float) -> bool:
+        if now < self._next_sweep:
+            return False
+        with self._writing() as db:
+            if self._postings.sweep(db, self._horizon(self._clock())):
+                return True
+        self._next_sweep = now + min(SWEEP_EVERY_S, self._retention.ttl_s)
+        return False
+
+    def _vacuum_slice(self) -> bool:
+        """Give some free pages back to the file system, where there are many."""
+        db = self._ready()
+        (free,) = db.execute("PRAGMA freelist_count").fetchone()
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        if free <= max(_FEW_FREE_PAGES, pages // 4):
+            return False
+        with self._writing() as db:
+            db.execute(f"PRAGMA incremental_vacuum({_VACUUMED_AT_ONCE})").fetchall()
+        return True
+
+
+def _explain(error: Exception) -> str:
+    """Return what is wrong and what to do about it."""
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}; the directory must be there and writable for this server"
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    match code & 0xFF:  # an extended code carries the primary one in its low byte
+        case sqlite3.SQLITE_FULL:
+            return "the disk is full; make room"
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return "another program keeps it locked; end that program"
+        case sqlite3.SQLITE_READONLY:
+            return "it cannot be written; make the file and its directory writable for this server"
+        case sqlite3.SQLITE_CANTOPEN:
+            return "it cannot be opened; its directory must be there and writable for this server"
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return "the file is corrupt; restore it, or move it (with its -wal and -shm files) away to begin anew"
+        case sqlite3.SQLITE_IOERR:
+            return f"the disk does not read or write ({error}); it may be full, or the system's log says more"
+    return str(error)
