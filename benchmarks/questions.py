@@ -1,6 +1,7 @@
 """The questions: each asks one server for some figures. A figure is a number with a name and a unit."""
 
 import json
+import multiprocessing
 import os
 import select
 import subprocess
@@ -9,11 +10,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from benchmarks import servers
 from benchmarks.servers import PEERS, Contestant, running, token
-from benchmarks.swarm import Publisher, Swarm
+from benchmarks.swarm import Publisher, Swarm, masked
+from socket_server.inbox.inbox import Entry, Retention
+from socket_server.inbox.sqlite import SqliteInbox
 
 NOTIFICATION = {
     "actionKey": "updateTask",
@@ -37,8 +41,14 @@ class Question:
     ask: Callable[[Contestant], Figures]
 
 
-def body(user_ids: list[str]) -> bytes:
-    return json.dumps({"userIds": user_ids, "notification": NOTIFICATION}, ensure_ascii=False).encode()
+def broadcast(user_ids: list[str], *, stored: bool) -> dict[str, object]:
+    """Return what a back end posts. stored: for clients that are away; the peers know no such thing."""
+    asked = {"userIds": user_ids, "notification": NOTIFICATION}
+    return asked if stored else asked | {"ttl": 0}
+
+
+def body(user_ids: list[str], *, stored: bool = False) -> bytes:
+    return json.dumps(broadcast(user_ids, stored=stored), ensure_ascii=False).encode()
 
 
 def fan_out(users: int, devices: int) -> Callable[[Contestant], Figures]:
@@ -50,7 +60,7 @@ def fan_out(users: int, devices: int) -> Callable[[Contestant], Figures]:
             ids = [str(1_000_000 + number) for number in range(users)]
             swarm.connect(token(user_id) for user_id in ids for _ in range(devices))
             publishers = [Publisher(server.port, servers.KEY) for _ in range(2)]
-            request = publishers[0].request(body(ids))
+            request = publishers[0].request(body(ids, stored=contestant.stores))
             each = users * devices
             publishers[0].post(request)
             swarm.count(each)  # warm
@@ -144,7 +154,7 @@ def posts(contestant: Contestant, publishers: int = 8, seconds: float = 4.0) -> 
         swarm.connect([token("1")])
         backs = [Publisher(server.port, servers.KEY) for _ in range(publishers)]
         by_fd = {back.sock.fileno(): back for back in backs}
-        request = backs[0].request(body(["1"]))
+        request = backs[0].request(body(["1"], stored=contestant.stores))
         poll = select.epoll()
         for back in backs:
             poll.register(back.sock.fileno(), select.EPOLLIN)
@@ -168,13 +178,13 @@ def posts(contestant: Contestant, publishers: int = 8, seconds: float = 4.0) -> 
 
 def batch(contestant: Contestant, size: int = 100, seconds: float = 4.0) -> Figures:
     """Notifications/s through /broadcast/batch, where there is one."""
-    if contestant is not servers.OURS:
+    if contestant not in (servers.OURS, servers.STORING):
         return {}
     with running(contestant) as server:
         swarm = Swarm(server.port)
         swarm.connect([token("1")])
         back = Publisher(server.port, servers.KEY, "/broadcast/batch")
-        one = {"userIds": ["1"], "notification": NOTIFICATION}
+        one = broadcast(["1"], stored=contestant.stores)
         request = back.request(json.dumps({"broadcasts": [one] * size}, ensure_ascii=False).encode())
         done, started = 0, time.perf_counter()
         while (elapsed := time.perf_counter() - started) < seconds:
@@ -194,7 +204,7 @@ def latency(contestant: Contestant, times: int = 2_000) -> Figures:
         swarm = Swarm(server.port)
         swarm.connect([token("1")])
         back = Publisher(server.port, servers.KEY)
-        request = back.request(body(["1"]))
+        request = back.request(body(["1"], stored=contestant.stores))
         taken = []
         for number in range(times + 200):
             started = time.perf_counter()
@@ -208,6 +218,126 @@ def latency(contestant: Contestant, times: int = 2_000) -> Figures:
         swarm.close()
         taken.sort()
         return {"latency p50 ms": taken[len(taken) // 2], "latency p99 ms": taken[len(taken) * 99 // 100]}
+
+
+def storm(contestant: Contestant, clients: int = 10_000, missed: int = 10, retained: int = 1_000_000) -> Figures:
+    """Seconds until so many clients that come back at once are live again, each having missed some of what is retained; and
+    the latency of posts to others meanwhile."""
+    if not contestant.stores:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/inbox.db"
+        start = _fill(path, retained, missed)
+        with running(contestant, INBOX_URL=f"sqlite:///{path}") as server:
+            others = _Others(server.port)
+            swarm = Swarm(server.port)
+            ids = [str(1_000_000 + number * (retained // missed // clients)) for number in range(clients)]
+            handshakes = [{"token": token(user_id), "lastId": start} for user_id in ids]
+            started = time.perf_counter()
+            swarm.connect(handshakes, window=1_000)
+            if swarm.received < clients * missed:
+                swarm.count(clients * missed - swarm.received)
+            elapsed = time.perf_counter() - started
+            replayed = swarm.received
+            swarm.close()
+            return {
+                "storm s": elapsed,
+                "replayed": replayed,
+                "others' p99 ms": others.stop(),
+                "RSS MB": server.rss_kb() / 1024,
+            }
+
+
+def _fill(path: str, retained: int, each: int) -> str:
+    """Fill an inbox: notifications of one user, `each` for every user; return an offset before all of them."""
+    inbox = SqliteInbox(path, Retention())
+    start = str(inbox.open())
+    text = json.dumps(NOTIFICATION, ensure_ascii=False).encode()
+    users = retained // each
+    for _ in range(each):
+        for first in range(0, users, 10_000):
+            inbox.append([Entry((str(1_000_000 + user),), text) for user in range(first, min(first + 10_000, users))])
+            while inbox.maintain():
+                pass
+    inbox.close()
+    return start
+
+
+class _Others:
+    """100 connections that get a post every 10 ms, in a process of their own, which measures each one's way."""
+
+    def __init__(self, port: int) -> None:
+        self._ends, theirs = multiprocessing.Pipe()
+        self._process = multiprocessing.Process(target=self._run, args=(port, theirs))
+        self._process.start()
+        self._ends.recv()
+
+    @staticmethod
+    def _run(port: int, pipe: "Connection[object, object]") -> None:
+        swarm = Swarm(port)
+        swarm.connect(token(f"other-{number}") for number in range(100))
+        back = Publisher(port, servers.KEY)
+        pipe.send("ready")
+        taken = []
+        while not pipe.poll():
+            started = time.perf_counter()
+            back.send(back.request(body([f"other-{len(taken) % 100}"], stored=True)))
+            taken.append((swarm.count(1) - started) * 1000)
+            while not back.answered():
+                pass
+            swarm.rest(0.01)
+        taken.sort()
+        pipe.send(taken[len(taken) * 99 // 100])
+
+    def stop(self) -> float:
+        """Return the p99 in milliseconds."""
+        self._ends.send("stop")
+        found = self._ends.recv()
+        assert isinstance(found, float)
+        self._process.join()
+        return found
+
+
+def calls(contestant: Contestant, seconds: float = 5.0) -> Figures:
+    """The longest that anybody waits while 200 broadcasts/s go to 100 users each: round trips of a ping every 2 ms."""
+    if contestant not in (servers.OURS, servers.STORING):
+        return {}
+    with running(contestant, MAX_EVENTS_PER_SECOND="1000000") as server:
+        swarm = Swarm(server.port)
+        ids = [str(number) for number in range(100)]
+        swarm.connect(token(user_id) for user_id in ids)
+        probe = Swarm(server.port)
+        probe.connect([token("probe")])
+        back = Publisher(server.port, servers.KEY)
+        request = back.request(body(ids, stored=contestant.stores))
+        taken, posted, under_way = [], 0, False
+        started = time.perf_counter()
+        while (elapsed := time.perf_counter() - started) < seconds:
+            if posted < elapsed * 200 and not under_way:
+                back.send(request)
+                under_way, posted = True, posted + 1
+            asked = time.perf_counter()
+            probe.first().send(masked(b'42["ping"]'))
+            while b'"pong"' not in _read(probe):
+                pass
+            taken.append((time.perf_counter() - asked) * 1000)
+            swarm.rest(0.002)
+            under_way = under_way and not (select.select([back.sock], [], [], 0)[0] and back.answered())
+        back.close()
+        swarm.close()
+        probe.close()
+        taken.sort()
+        return {
+            "ping p99 ms": taken[len(taken) * 99 // 100],
+            "longest ping ms": taken[-1],
+            "broadcasts/s": posted / seconds,
+        }
+
+
+def _read(swarm: Swarm) -> bytes:
+    sock = swarm.first()
+    select.select([sock], [], [], 5)
+    return sock.recv(65_536)
 
 
 def connects(contestant: Contestant, count: int = 3_000) -> Figures:
@@ -274,6 +404,8 @@ QUESTIONS = (
     Question("posts", "POST /broadcast from 8 keep-alive publishers", posts),
     Question("batch", "POST /broadcast/batch, 100 at a time", batch),
     Question("latency", "One post, start to receipt", latency),
+    Question("storm", "10,000 clients come back at once, each having missed 10 of a million retained", storm),
+    Question("calls", "The longest wait during 200 broadcasts/s to 100 users each", calls),
     Question("connects", "Connecting, with a token", connects),
     Question("idle", "10,000 idle connections, heartbeat 5 s", idle),
     Question("many", "50,000 connections on one process, or as many as the file limit allows", many),

@@ -35,14 +35,13 @@ class Contestant:
     title: str
     command: tuple[str, ...]
     settings: tuple[tuple[str, str], ...] = ()
+    stores: bool = False  # what it delivers, in a file
 
 
-OURS = Contestant(
-    "ours",
-    "socket-server",
-    (str(BIN / "gunicorn"), "wsgi:app"),
-    (("APP_ENV", "production"), ("LOG_LEVEL", "warning"), ("MAX_CONNECTIONS", "100000"), ("ENV_FILE", "")),
-)
+_SETTINGS = (("APP_ENV", "production"), ("LOG_LEVEL", "warning"), ("MAX_CONNECTIONS", "100000"), ("ENV_FILE", ""))
+# The peers store nothing, so nothing is stored here either: every notification is sent with ttl 0.
+OURS = Contestant("ours", "socket-server", (str(BIN / "gunicorn"), "wsgi:app"), (*_SETTINGS, ("INBOX_URL", "memory://")))
+STORING = Contestant("storing", "socket-server, SQLite inbox", (str(BIN / "gunicorn"), "wsgi:app"), _SETTINGS, stores=True)
 STOCK = Contestant(
     "stock",
     "Flask-SocketIO, stock",
@@ -54,7 +53,7 @@ NODE_USUAL = Contestant(
     "node_usual", "Node socket.io, as usually written", ("node", str(PEERS / "node/server.js"), "usual")
 )
 NODE_LEAN = Contestant("node_lean", "Node socket.io, leanest", ("node", str(PEERS / "node/server.js"), "lean"))
-ALL = (OURS, STOCK, NODE_USUAL, NODE_LEAN)
+ALL = (OURS, STORING, STOCK, NODE_USUAL, NODE_LEAN)
 
 
 @dataclass
@@ -106,6 +105,9 @@ def free_port() -> int:
 def running(contestant: Contestant, **settings: str) -> Iterator[Running]:
     """Start a contestant on a core of its own, and stop it in the end."""
     port = free_port()
+    folder = tempfile.TemporaryDirectory()
+    if contestant.stores:
+        settings = {"INBOX_URL": f"sqlite:///{folder.name}/inbox.db", **settings}
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     environment = kept | {"PORT": str(port), "JWT_SECRET": SECRET, "API_KEYS": KEY} | dict(contestant.settings) | settings
     log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in the end, with the server
@@ -130,6 +132,7 @@ def running(contestant: Contestant, **settings: str) -> Iterator[Running]:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         log.close()
+        folder.cleanup()
 
 
 def _wait(server: Running, log: "tempfile._TemporaryFileWrapper[bytes]") -> None:

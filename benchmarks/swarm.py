@@ -42,8 +42,8 @@ class Swarm:
     def __len__(self) -> int:
         return len(self._sockets)
 
-    def connect(self, tokens: Iterable[str], window: int = 64) -> float:
-        """Open one authenticated connection for each token, `window` at a time; return the seconds it took."""
+    def connect(self, tokens: Iterable[str | dict[str, str]], window: int = 64) -> float:
+        """Open one authenticated connection for each token (or `auth`), `window` at a time; return the seconds it took."""
         todo = iter(enumerate(tokens, len(self._sockets)))
         waiting: dict[int, tuple[bytes, bytes]] = {}  # fd -> (what it sends after OPEN, what it has received)
         started = time.perf_counter()
@@ -68,7 +68,7 @@ class Swarm:
                 else:
                     self._receive(fd)
 
-    def _open(self, index: int, token: str) -> tuple[int, bytes]:
+    def _open(self, index: int, token: str | dict[str, str]) -> tuple[int, bytes]:
         sock = socket.socket()
         # 28,000 ports an address: the next 20,000 clients come from the next loopback address.
         sock.bind((f"127.0.0.{1 + index // 20_000}", 0))
@@ -82,7 +82,7 @@ class Swarm:
             )
         sock.setblocking(False)
         self._epoll.register(fd, select.EPOLLIN)
-        return fd, masked(b"40" + json.dumps({"token": token}).encode())
+        return fd, masked(b"40" + json.dumps({"token": token} if isinstance(token, str) else token).encode())
 
     def _greet(self, fd: int, waiting: dict[int, tuple[bytes, bytes]]) -> None:
         hello, received = waiting[fd]
@@ -95,6 +95,7 @@ class Swarm:
             waiting[fd] = (b"", b"")
         elif b"auth_success" in received:
             del waiting[fd]
+            self.received += received.count(MARKER)  # a replay follows at once
         elif b"auth_error" in received:
             raise RuntimeError(f"a client was refused: {received[:300]!r}")
         else:
