@@ -4,18 +4,26 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import quote
 
 from flask import Flask
 
 from socket_server import config, log
 from socket_server.api import broadcast, cors, errors, monitoring
+from socket_server.api import inbox as inbox_api
+from socket_server.api.authorization import Authorization
 from socket_server.api.broadcast import WsgiResponse
 from socket_server.auth.keys import RemoteKeySet
 from socket_server.auth.tokens import TokenVerifier
 from socket_server.config import Settings
+from socket_server.errors import InboxUnavailable
 from socket_server.events import ConnectionEvents
+from socket_server.health import Health
+from socket_server.inbox import stores
+from socket_server.inbox.inbox import Inbox, Retention, clock_us
+from socket_server.notifications import positions
 from socket_server.notifications.broadcaster import Broadcaster
-from socket_server.notifications.offsets import Offsets
+from socket_server.notifications.recovery import Recovery
 from socket_server.sessions import SessionManager
 from socket_server.transport.deadlines import Deadlines
 from socket_server.transport.gate import Gate
@@ -34,6 +42,7 @@ class Services:
     settings: Settings
     sessions: SessionManager
     broadcaster: Broadcaster
+    inbox: Inbox
     deadlines: Deadlines
     gate: Gate
     judge_head: Callable[[dict[str, Any]], tuple[int, WsgiResponse | None]]
@@ -55,20 +64,29 @@ def create_app(settings: Settings | None = None) -> Flask:
         settings.max_auth_failures_per_minute,
     )
     sessions = SessionManager(settings.max_connections_per_user)
-    broadcaster = Broadcaster(sessions, Offsets())
+    app = Flask("socket_server", static_folder=None)
+    inbox = make_inbox(settings)
+    broadcaster = Broadcaster(sessions, inbox, _open(inbox))
     deadlines = Deadlines()
     verifier = TokenVerifier(settings, RemoteKeySet(settings.jwt_jwks_url) if settings.jwt_jwks_url else None)
 
-    app = Flask("socket_server", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    endpoint = broadcast.Endpoint(settings, broadcaster, origins)
-    app.extensions["socket_server"] = Services(settings, sessions, broadcaster, deadlines, gate, endpoint.judge_head)
+    authorization = Authorization(settings)
+    endpoint = broadcast.Endpoint(settings, authorization, broadcaster, origins)
+    app.extensions["socket_server"] = Services(settings, sessions, broadcaster, inbox, deadlines, gate, endpoint.judge_head)
     errors.register(app)
     cors.register(app, origins)
-    app.register_blueprint(monitoring.blueprint(sessions, lambda: gate.draining))
+    app.register_blueprint(monitoring.blueprint(sessions, Health({"inbox": inbox.check}), lambda: gate.draining))
+    app.register_blueprint(inbox_api.blueprint(inbox, authorization))
     app.register_blueprint(broadcast.blueprint(endpoint))
     if settings.serves_page:
         app.register_blueprint(demo.blueprint(settings, next(iter(settings.jwt_secrets), "")))
+
+    def pid_for(auth: Any) -> str:
+        """Return the pid that a handshake brought back, or a new one for a client that starts here and now."""
+        position = positions.of_handshake(auth)
+        start = broadcaster.head if position is None or position.after is None else position.after
+        return positions.pid_of(auth) or positions.new_pid(start)
 
     socketio = SocketIO()
     socketio.init_app(
@@ -82,12 +100,33 @@ def create_app(settings: Settings | None = None) -> Flask:
             settings.max_events_per_second,
         ),
         deadlines=deadlines,
+        pid_for=pid_for,
         ping_interval_s=settings.ping_interval_s,
         ping_timeout_s=settings.ping_timeout_s,
     )
-    ConnectionEvents(settings, verifier, sessions, broadcaster, deadlines, gate.failed).register(socketio)
+    events = ConnectionEvents(settings, verifier, sessions, broadcaster, Recovery(inbox), deadlines, gate.failed)
+    events.register(socketio)
     _announce(settings)
     return app
+
+
+def make_inbox(settings: Settings) -> Inbox:
+    """Return the inbox of these settings, not opened; where they name none, a file in Flask's instance folder."""
+    url = settings.inbox_url or f"sqlite:///{quote(Flask('socket_server').instance_path)}/inbox.db"
+    return stores.make(url, Retention(settings.inbox_ttl_s, settings.inbox_max_per_user))
+
+
+def _open(inbox: Inbox) -> int:
+    """Return the inbox's head.
+
+    Where it cannot be opened the server starts all the same: connections are served, /health says what to mend, and what
+    waits in the inbox is there when that is done.
+    """
+    try:
+        return inbox.open()
+    except InboxUnavailable as error:
+        _log.error("%s", error)
+        return clock_us()
 
 
 def with_development_secret(settings: Settings) -> Settings:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from socket_server.config import Settings
-from socket_server.errors import ConfigError
+from socket_server.errors import ConfigError, InboxUnavailable
 from socket_server.serve import SPARE_DESCRIPTORS
 
 
@@ -32,6 +32,7 @@ def examine(load: Callable[[], Settings]) -> Iterator[Finding]:
     yield from (Finding(False, warning) for warning in settings.warnings())
     yield port(settings)
     yield descriptors(settings)
+    yield inbox(settings)
     if settings.jwt_jwks_url:
         yield key_set(settings)
 
@@ -77,6 +78,21 @@ def descriptors(settings: Settings) -> Finding:
         f"the hard limit of open files is {hard}, MAX_CONNECTIONS={settings.max_connections} needs {wanted}: raise it "
         "(LimitNOFILE= in systemd, ulimits in Docker, /etc/security/limits.conf) or lower MAX_CONNECTIONS",
     )
+
+
+def inbox(settings: Settings) -> Finding:
+    """Can notifications be stored where INBOX_URL says?"""
+    from socket_server.app import make_inbox
+
+    store = make_inbox(settings)
+    try:
+        store.open()
+        store.check()
+    except InboxUnavailable as error:
+        return Finding(False, f"{error} (INBOX_URL)")
+    finally:
+        store.close()
+    return Finding(True, "the inbox takes notifications")
 
 
 def key_set(settings: Settings) -> Finding:

@@ -1,4 +1,4 @@
-"""The command line: socket-server run | token | send | listen | doctor."""
+"""The command line: socket-server run | token | send | listen | inbox | doctor."""
 
 import argparse
 import json
@@ -8,13 +8,18 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from socket_server import __version__, config
 from socket_server.config import Settings
 from socket_server.errors import ConfigError
 
+if TYPE_CHECKING:
+    import requests
+
 DAY_S = 86_400
+_PAGE = 1_000  # as many as GET /users/<id>/notifications gives at once
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +42,9 @@ class CommandError(Exception):
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="socket-server", description="A standalone real-time notification server.")
     parser.add_argument("--version", action="version", version=f"socket-server {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="run | token | send | listen | doctor")
+    commands = parser.add_subparsers(
+        title="commands", required=True, metavar="run | token | send | listen | inbox | doctor"
+    )
 
     run_ = commands.add_parser("run", help="start the server (gunicorn, with the settings of the environment and .env)")
     run_.set_defaults(command=run)
@@ -68,6 +75,15 @@ def _parser() -> argparse.ArgumentParser:
     listen_.add_argument("--count", type=int, default=0, metavar="N", help="stop after N notifications")
     _add_server(listen_)
     listen_.set_defaults(command=listen)
+
+    inbox_ = commands.add_parser("inbox", help="print what is kept for a user, one JSON a line, or forget it")
+    inbox_.add_argument("user", help="the user's id")
+    inbox_.add_argument("--after", default="0", metavar="OFFSET", help="only what came after this id")
+    inbox_.add_argument("--limit", type=int, default=0, metavar="N", help="at most so many (default: all)")
+    inbox_.add_argument("--delete", action="store_true", help="forget all that is kept for the user")
+    inbox_.add_argument("--key", help="API key (default: the first of API_KEYS)")
+    _add_server(inbox_)
+    inbox_.set_defaults(command=inbox)
 
     doctor_ = commands.add_parser("doctor", help="check the settings and this machine, and say what to mend")
     doctor_.set_defaults(command=doctor)
@@ -121,20 +137,46 @@ def _token(settings: Settings, user_id: str, ttl_s: int, server: str | None = No
 
 def send(options: argparse.Namespace) -> int:
     """POST /broadcast and print the answer."""
+    answer = _call(options, "POST", "/broadcast", json={"userIds": options.users, "notification": notification(options)})
+    print(answer.text)
+    return 0 if answer.ok else 1
+
+
+def _call(options: argparse.Namespace, method: str, path: str, **parameters: Any) -> "requests.Response":
+    """Call the REST API as a back end does. Raises CommandError where no server answers."""
     import requests
 
     settings = _client_settings()
     key = options.key or next(iter(settings.api_keys), "")
-    url = f"{(options.server or settings.local_url).rstrip('/')}/broadcast"
+    url = (options.server or settings.local_url).rstrip("/") + path
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        answer = requests.post(
-            url, json={"userIds": options.users, "notification": notification(options)}, headers=headers, timeout=30
-        )
+        return requests.request(method, url, headers=headers, timeout=30, **parameters)
     except requests.RequestException as error:
         raise CommandError(f"no server answers at {url} ({_reason(error)}): start it, or name it with --server") from None
-    print(answer.text)
-    return 0 if answer.ok else 1
+
+
+def inbox(options: argparse.Namespace) -> int:
+    """GET or DELETE /users/<id>/notifications: print what is kept, page by page, or forget it."""
+    path = f"/users/{quote(options.user, safe='')}/notifications"
+    if options.delete:
+        answer = _call(options, "DELETE", path)
+        print(answer.text)
+        return 0 if answer.ok else 1
+    after, printed = options.after, 0
+    while True:
+        limit = min(options.limit - printed, _PAGE) if options.limit else _PAGE
+        answer = _call(options, "GET", path, params={"after": after, "limit": limit})
+        if not answer.ok:
+            print(answer.text)
+            return 1
+        kept = answer.json()["notifications"]
+        for each in kept:
+            print(json.dumps(each, ensure_ascii=False))
+        printed += len(kept)
+        if answer.json()["total"] == len(kept) or printed == options.limit:
+            return 0
+        after = kept[-1]["id"]
 
 
 def notification(options: argparse.Namespace) -> dict[str, Any]:

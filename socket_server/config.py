@@ -31,6 +31,8 @@ NEW_SECRET = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'  # 
 # RFC 7518 section 3.2: an HMAC key is at least as long as its hash; 32 bytes for HS256.
 MIN_HMAC_SECRET_BYTES = 32
 
+REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -68,6 +70,9 @@ class Settings:
     max_body_bytes: int = 1_048_576
     max_users_per_broadcast: int = 10_000
     send_backlog_bytes: int = 1_048_576
+    inbox_url: str = ""  # empty: sqlite, in the app's instance folder
+    inbox_ttl_s: float = 604_800  # how long a missed notification is kept
+    inbox_max_per_user: int = 1_000  # above it the oldest goes
     drain_s: float = 10
     log_level: str = "info"
     log_format: str = "text"
@@ -96,6 +101,8 @@ class Settings:
         found = []
         if self.api_open:
             found.append("API_KEYS=none: anyone who reaches this port can broadcast; keep it behind a private network")
+        if self.inbox_url.startswith("memory:"):
+            found.append("INBOX_URL=memory://: what users miss is forgotten when this process ends")
         if any(len(secret.encode()) < MIN_HMAC_SECRET_BYTES for secret in self.jwt_secrets):
             found.append(
                 f"JWT_SECRET is shorter than {MIN_HMAC_SECRET_BYTES} bytes and can be guessed; make one with {NEW_SECRET}"
@@ -189,6 +196,9 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         send_backlog_bytes=int(
             read.number("SEND_BACKLOG_BYTES", default.send_backlog_bytes, 1_024, 1_073_741_824, whole=True)
         ),
+        inbox_url=read.inbox_url("INBOX_URL"),
+        inbox_ttl_s=read.number("INBOX_TTL", default.inbox_ttl_s, 1, 315_360_000),
+        inbox_max_per_user=int(read.number("INBOX_MAX_PER_USER", default.inbox_max_per_user, 1, 1_000_000, whole=True)),
         drain_s=read.number("DRAIN_SECONDS", default.drain_s, 0, 3_600),
         log_level=read.choice("LOG_LEVEL", ("debug", "info", "warning", "error"), default.log_level),
         log_format=read.choice("LOG_FORMAT", ("text", "json"), default.log_format),
@@ -362,6 +372,19 @@ class _Reader:
         loopback = hostname in ("localhost", "127.0.0.1", "::1")
         if not (url.scheme == "https" or (url.scheme == "http" and (loopback or development))) or not hostname:
             self.problem(f"{name} is {value!r}: give an https:// URL (http:// only on this machine)")
+        return value
+
+    def inbox_url(self, name: str) -> str:
+        value = self.raw(name)
+        scheme, _, rest = value.partition("://")
+        path, _, options = rest.partition("?")
+        if scheme == "sqlite":
+            if not path.startswith("/") or len(path) == 1:
+                self.problem(f"{name} names no file: use sqlite:///relative.db or sqlite:////absolute/inbox.db")
+            if options.lower() not in ("", "synchronous=normal", "synchronous=full"):
+                self.problem(f"{name} has the option {options!r}: the one there is is ?synchronous=full")
+        elif value and value != "memory://" and scheme not in REDIS_SCHEMES:
+            self.problem(f"{name} names no kind of inbox: use sqlite:///path/inbox.db, redis://host:6379 or memory://")
         return value
 
     def origins(self, name: str, default: tuple[str, ...], development: bool) -> tuple[str, ...]:

@@ -149,7 +149,8 @@ def running(tmp_path: Path, **settings: Any) -> Iterator[RunningServer]:
     At the end it must still be there or have been stopped by the test, and its log must hold no traceback.
     """
     port = int(settings.pop("PORT", 0)) or free_port()
-    settings = {"HOST": "127.0.0.1", "DRAIN_SECONDS": 0, **PRODUCTION, **settings, "PORT": port}
+    inbox = {"INBOX_URL": f"sqlite:///{tmp_path}/inbox-{port}.db"}  # a server of one test alone
+    settings = {"HOST": "127.0.0.1", "DRAIN_SECONDS": 0, **PRODUCTION, **inbox, **settings, "PORT": port}
     scheme = "https" if settings.get("SSL_CERT") else "http"
     log_file = tmp_path / f"server-{port}.log"
     server = start(log_file, [str(BIN / "gunicorn"), "wsgi:app"], port, scheme=scheme, **settings)

@@ -10,9 +10,11 @@ from typing import Any
 import orjson
 from flask import Blueprint, Response, request
 
-from socket_server.auth.api_keys import ApiKeys, is_loopback_call
+from socket_server.api.authorization import Authorization
+from socket_server.api.errors import unavailable
 from socket_server.config import Settings
 from socket_server.errors import RequestError
+from socket_server.inbox.inbox import InboxUnavailable
 from socket_server.notifications import notification
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.notifications.notification import Broadcast
@@ -24,7 +26,6 @@ WsgiResponse = tuple[str, Headers, bytes]  # status line, headers, body
 # What any other request of a stranger may carry: a few fields of JSON.
 SMALL_BODY_BYTES = 65_536
 
-_FORWARDING_HEADERS = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP")
 _STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _JSON = ("Content-Type", "application/json")
 _NOT_JSON = "send the body as Content-Type: application/json"
@@ -33,14 +34,18 @@ _NOT_JSON = "send the body as Content-Type: application/json"
 class Endpoint:
     """The broadcast endpoint: authorise, parse, send, answer."""
 
-    def __init__(self, settings: Settings, broadcaster: Broadcaster, origins: Origins) -> None:
-        self._api_keys = ApiKeys(settings.api_keys)
-        self._open = settings.api_open
+    def __init__(
+        self, settings: Settings, authorization: Authorization, broadcaster: Broadcaster, origins: Origins
+    ) -> None:
+        self._authorization = authorization
         self._max_body_bytes = settings.max_body_bytes
         self._max_users = settings.max_users_per_broadcast
         self._broadcaster = broadcaster
         self._origins = origins
-        self._handlers: dict[str, Callable[[bytes], object]] = {"/broadcast": self._one, "/broadcast/batch": self._batch}
+        self._handlers: dict[str, Callable[[bytes, Mapping[str, Any]], object]] = {
+            "/broadcast": self._one,
+            "/broadcast/batch": self._batch,
+        }
 
     def routes(self) -> dict[tuple[str, str], Callable[..., list[bytes]]]:
         """Return the endpoint's (method, path) pairs for the worker to call directly."""
@@ -54,7 +59,7 @@ class Endpoint:
         if environ["PATH_INFO"] not in self._handlers or environ["REQUEST_METHOD"] != "POST":
             return SMALL_BODY_BYTES, None
         try:
-            self._authorize(environ)
+            self._authorization.require(environ)
         except RequestError as error:
             return 0, self._error(error, environ)
         environ["socket_server.trusted"] = True
@@ -63,25 +68,29 @@ class Endpoint:
     def respond(self, environ: Mapping[str, Any]) -> WsgiResponse:
         """Answer one request, but for the CORS headers."""
         try:
-            self._authorize(environ)
+            self._authorization.require(environ)
             body = _json_body(environ, self._max_body_bytes)
-            answer = self._handlers[environ["PATH_INFO"]](body)
+            answer = self._handlers[environ["PATH_INFO"]](body, environ)
         except RequestError as error:
             return self._error(error)
+        except InboxUnavailable as error:
+            return self._error(unavailable(error))
         return "200 OK", [_JSON], orjson.dumps(answer)
 
-    def _one(self, body: bytes) -> object:
-        return self._broadcaster.send(notification.parse(body, self._max_users)).to_json()
+    def _one(self, body: bytes, environ: Mapping[str, Any]) -> object:
+        key = environ.get("HTTP_IDEMPOTENCY_KEY")
+        return self._broadcaster.send(notification.parse(body, self._max_users, key)).to_json()
 
-    def _batch(self, body: bytes) -> object:
+    def _batch(self, body: bytes, _: Mapping[str, Any]) -> object:
         parsed = notification.parse_batch(body, self._max_users)
-        reports = iter(self._broadcaster.send_all([each for each in parsed if isinstance(each, Broadcast)]))
+        sent = iter(self._broadcaster.send_all([each for each in parsed if isinstance(each, Broadcast)]))
+        results = [each if isinstance(each, RequestError) else next(sent) for each in parsed]
         return {
             "results": [
                 {"error": each.error, "message": each.message, "status": each.status}
                 if isinstance(each, RequestError)
-                else next(reports).to_json()
-                for each in parsed
+                else each.to_json()
+                for each in results
             ]
         }
 
@@ -90,21 +99,12 @@ class Endpoint:
         start_response(status, headers + self._origins.headers(environ))
         return [body]
 
-    def _authorize(self, environ: Mapping[str, Any]) -> None:
-        if self._open:
-            return
-        if self._api_keys:
-            if not self._api_keys.accept(environ.get("HTTP_AUTHORIZATION", "")):
-                raise RequestError(401, "Unauthorized", "send Authorization: Bearer <one of API_KEYS>")
-        elif not is_local(environ):
-            raise RequestError(
-                401, "Unauthorized", "development without API_KEYS takes calls from this machine only; set API_KEYS"
-            )
-
     def _error(self, error: RequestError, cors_for: Mapping[str, Any] | None = None) -> WsgiResponse:
         headers = [_JSON]
         if error.status == HTTPStatus.UNAUTHORIZED:
             headers.append(("WWW-Authenticate", "Bearer"))
+        if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            headers.append(("Retry-After", "1"))
         if cors_for is not None:
             headers += self._origins.headers(cors_for)
         return _STATUS[error.status], headers, orjson.dumps({"error": error.error, "message": error.message})
@@ -117,17 +117,14 @@ def blueprint(endpoint: Endpoint) -> Blueprint:
     @bp.post("/broadcast")
     @bp.post("/broadcast/batch")
     def broadcast() -> Response:
-        """Deliver one notification, or many. 400: bad body, 401: no key, 413: too large, 415: not JSON."""
+        """Store and deliver one notification, or many.
+
+        400: bad body, 401: no key, 409, 422: Idempotency-Key in use, 413: too large, 415: not JSON, 503: inbox down.
+        """
         status, headers, body = endpoint.respond(request.environ)
         return Response(body, status, headers)
 
     return bp
-
-
-def is_local(environ: Mapping[str, Any]) -> bool:
-    """Say whether a request comes from this very machine, through no proxy."""
-    forwarded = any(name in environ for name in _FORWARDING_HEADERS)
-    return is_loopback_call(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_HOST", ""), forwarded)
 
 
 def _json_body(environ: Mapping[str, Any], max_bytes: int) -> bytes:

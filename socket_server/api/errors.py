@@ -8,11 +8,12 @@ from werkzeug.exceptions import HTTPException
 
 from socket_server import log
 from socket_server.errors import RequestError
+from socket_server.inbox.inbox import InboxUnavailable
 
 _log = log.logger("Server")
 
 _MENDS = {
-    404: "there is nothing at this path; the API is /health, /stats, /broadcast and /broadcast/batch",
+    404: "nothing is here; the API is /health, /stats, /broadcast, /broadcast/batch and /users/<id>/notifications",
     405: "this path does not take this method; the Allow header lists what it takes",
     413: "the body is larger than MAX_BODY_BYTES: split the broadcast",
     415: "send the body as Content-Type: application/json",
@@ -28,9 +29,16 @@ def json_response(body: object, status: int = 200) -> Response:
 
 def error_response(status: int, error: str, message: str) -> Response:
     response = json_response({"error": error, "message": message}, status)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = "1"
     if status == HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
+
+
+def unavailable(error: InboxUnavailable) -> RequestError:
+    """Return what a request is answered that the inbox could not serve. Nothing was accepted."""
+    return RequestError(503, "Service Unavailable", str(error))
 
 
 def register(app: Flask) -> None:
@@ -39,6 +47,10 @@ def register(app: Flask) -> None:
     @app.errorhandler(RequestError)
     def refused(error: RequestError) -> Response:
         return error_response(error.status, error.error, error.message)
+
+    @app.errorhandler(InboxUnavailable)
+    def down(error: InboxUnavailable) -> Response:
+        return refused(unavailable(error))
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:

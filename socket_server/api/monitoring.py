@@ -8,25 +8,29 @@ from typing import Any
 from flask import Blueprint, Response
 
 from socket_server.api.errors import json_response
+from socket_server.health import Health
 from socket_server.sessions import SessionManager
 
 
-def blueprint(sessions: SessionManager, draining: Callable[[], bool]) -> Blueprint:
+def blueprint(sessions: SessionManager, health_of_parts: Health, draining: Callable[[], bool]) -> Blueprint:
     """draining: whether the server is shutting down."""
     bp = Blueprint("monitoring", __name__)
     started = time.monotonic()
 
     @bp.get("/health")
     def health() -> Response:
-        """200 healthy, or 503 draining: a load balancer sends new clients elsewhere."""
-        stopping = draining()
+        """200 healthy; 503 draining or unhealthy: a load balancer sends new clients elsewhere."""
+        checks = health_of_parts.checks()
+        status = "draining" if draining() else "healthy" if checks.good else "unhealthy"
         body: dict[str, Any] = {
-            "status": "draining" if stopping else "healthy",
+            "status": status,
             "uptime": round(time.monotonic() - started, 2),
             "stats": sessions.stats().to_json(),
             "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }
-        return json_response(body, 503 if stopping else 200)
+        if not checks.good:
+            body["checks"] = checks.texts
+        return json_response(body, 200 if status == "healthy" else 503)
 
     @bp.get("/health/live")
     def live() -> Response:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from socket_server import log
@@ -10,7 +11,10 @@ from socket_server.auth.credentials import Credentials
 from socket_server.auth.tokens import Identity, TokenVerifier, expired_token
 from socket_server.config import Settings
 from socket_server.errors import AuthenticationError
+from socket_server.notifications import positions
 from socket_server.notifications.broadcaster import Broadcaster
+from socket_server.notifications.positions import Position
+from socket_server.notifications.recovery import Recovery
 from socket_server.sessions import SessionManager
 from socket_server.transport.connection import Connection
 from socket_server.transport.deadlines import Deadlines
@@ -32,6 +36,7 @@ class ConnectionEvents:
         verifier: TokenVerifier,
         sessions: SessionManager,
         broadcaster: Broadcaster,
+        recovery: Recovery,
         deadlines: Deadlines,
         failed: Callable[[str], None],
     ) -> None:
@@ -40,9 +45,11 @@ class ConnectionEvents:
         self._verifier = verifier
         self._sessions = sessions
         self._broadcaster = broadcaster
+        self._recovery = recovery
         self._deadlines = deadlines
         self._failed = failed
         self._disconnect: Callable[..., None] = lambda *_: None
+        self._in_background: Callable[..., object] = lambda *_: None
 
     def register(self, socketio: SocketIO) -> None:
         """Register the handlers with Flask-SocketIO."""
@@ -51,6 +58,7 @@ class ConnectionEvents:
         socketio.on("auth")(self.auth)
         socketio.on("ping")(self.ping)
         self._disconnect = socketio.server.disconnect_connection
+        self._in_background = socketio.server.start_background_task
 
     def connect(self, connection: Connection, auth: Any = None) -> None:
         """Authenticate by what the handshake carried, or give the client AUTH_TIMEOUT to send `auth`."""
@@ -67,12 +75,14 @@ class ConnectionEvents:
                 self._settings.user_cookie,
             )
 
+        connection.position = positions.of_handshake(auth)
         # Before the credentials are looked at: verifying them may wait for an identity provider.
         self._end_after(connection, self._settings.auth_timeout_s, auth_timeout())
         self._authenticate(connection, find)
 
     def auth(self, connection: Connection, data: Any = None, *_: Any) -> None:
         """The event `auth`: authenticate, or refresh the token of an authenticated connection."""
+        connection.position = positions.with_event(connection.position, data)
         self._authenticate(connection, lambda: credentials.from_event(data))
 
     def ping(self, connection: Connection, *_: Any) -> None:
@@ -111,24 +121,55 @@ class ConnectionEvents:
     def _admit(self, connection: Connection, identity: Identity) -> None:
         if connection.gone:
             return  # it left while its token was being verified
-        evicted = self._sessions.add(identity.user_id, connection)
-        connection.emit(
-            "auth_success",
-            {
-                "userId": identity.user_id,
-                "expiresAt": identity.expires_at,
-                "recovered": False,
-                "replayed": 0,
-                "lastId": self._broadcaster.head,
-            },
-        )
+        position, connection.position = connection.position, None
+        if connection.user_id is None:
+            self._begin(connection, identity, position)
+        else:
+            # A refresh: it has been live, and has missed nothing.
+            self._greet(connection, identity, self._broadcaster.head, recovered=True)
         if identity.expires_at is None:
             self._end_after(connection, None, expired_token())
         else:
             left_s = identity.expires_at + self._settings.jwt_leeway_s - time.time()
             self._end_after(connection, max(0.0, left_s) if left_s < _MAX_DEADLINE_S else None, expired_token())
+
+    def _begin(self, connection: Connection, identity: Identity, position: Position | None) -> None:
+        """Register a connection, and send it what it has missed, before anything new."""
+        self._end_half_open(connection, identity.user_id)
+        connection.hold()
+        head, evicted = self._broadcaster.admit(identity.user_id, connection)
         if evicted is not None:
             self._refuse(evicted, AuthenticationError("Too many connections", "too_many_connections"))
+        if position is None or position.after is None or position.after == head:
+            recovered = position is not None and position.after == head
+            self._greet(connection, identity, head, recovered=recovered)
+            connection.release()
+            return
+        greet = partial(self._greet, connection, identity, head)
+        # Its own greenlet: meanwhile the client's packets are read, its heartbeats among them.
+        self._in_background(self._recovery.run, connection, identity.user_id, position.after, head, greet)
+
+    def _end_half_open(self, connection: Connection, user_id: str) -> None:
+        """End the connections that this client has left: it came back before anybody noticed their death."""
+        for other in self._sessions.connections_of([user_id]).connections:
+            if other.pid == connection.pid and other is not connection:
+                _log.info("half-open sid=%s gives way to sid=%s", other.sid, connection.sid)
+                self._sessions.remove(other)
+                other.engine.close(reason="replaced by its own reconnection")
+
+    def _greet(
+        self, connection: Connection, identity: Identity, last_id: int, recovered: bool = False, replayed: int = 0
+    ) -> None:
+        connection.emit(
+            "auth_success",
+            {
+                "userId": identity.user_id,
+                "expiresAt": identity.expires_at,
+                "recovered": recovered,
+                "replayed": replayed,
+                "lastId": str(last_id),
+            },
+        )
 
     def _refuse(self, connection: Connection, error: AuthenticationError) -> None:
         if connection.ended:

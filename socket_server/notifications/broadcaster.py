@@ -1,7 +1,7 @@
-"""The way of a notification: accept -> give it its offset -> deliver -> report.
+"""The way of a notification: accept -> store (which gives it its offset) -> deliver -> report.
 
-One broadcast at a time takes its offset and is written out, so that every connection sees offsets grow, whatever the
-number of publishers.
+One batch at a time is stored and written out, so that every connection sees offsets grow, however many publish. Publishers
+that come meanwhile make up the next batch: together they cost one commit, and one write to each connection.
 """
 
 import threading
@@ -10,14 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from socket_server import log
+from socket_server.errors import RequestError
+from socket_server.inbox.inbox import Claim, Entry, Inbox, InboxUnavailable, Repeat
 from socket_server.notifications.notification import Broadcast
-from socket_server.notifications.offsets import Offsets
 from socket_server.sessions import Audience, SessionManager
 from socket_server.transport import packets
 from socket_server.transport.connection import Connection
-from socket_server.transport.fanout import fan_out
-from socket_server.transport.packets import Packet
+from socket_server.transport.fanout import Delivery, fan_out
+from socket_server.transport.turns import let_arrive
 
 _log = log.logger("Broadcast")
 
@@ -29,7 +32,7 @@ class Report:
     delivered_to: int
     total_sockets: int
     requested_users: int
-    offset: str
+    offset: int
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -37,45 +40,185 @@ class Report:
             "deliveredTo": self.delivered_to,
             "totalSockets": self.total_sockets,
             "requestedUsers": self.requested_users,
-            "id": self.offset,
+            "id": str(self.offset),
         }
+
+    def to_answer(self) -> bytes:
+        """Return what an idempotency key keeps of it; the offset is kept apart."""
+        return orjson.dumps([self.delivered_to, self.total_sockets, self.requested_users])
+
+    @classmethod
+    def of_answer(cls, answer: bytes, offset: int) -> "Report":
+        delivered_to, total_sockets, requested_users = orjson.loads(answer)
+        return cls(delivered_to, total_sockets, requested_users, offset)
+
+
+Result = Report | RequestError
+
+
+class _Post:
+    """What one publisher waits for."""
+
+    __slots__ = ("broadcasts", "error", "results")
+
+    def __init__(self, broadcasts: Sequence[Broadcast]) -> None:
+        self.broadcasts = broadcasts
+        self.results: list[Result] | None = None
+        self.error: InboxUnavailable | None = None
 
 
 class Broadcaster:
-    """Delivers notifications to the connections of their users."""
+    """Stores notifications and delivers them to the connections of their users."""
 
-    def __init__(self, sessions: SessionManager, offsets: Offsets) -> None:
+    def __init__(self, sessions: SessionManager, inbox: Inbox, head: int) -> None:
+        """head: the offset from which on this process delivers."""
         self._sessions = sessions
-        self._offsets = offsets
-        self._order = threading.Lock()
+        self._inbox = inbox
+        self._head = head
+        self._turn = threading.Lock()  # of whoever stores and delivers
+        self._waiting: list[_Post] = []
+        self._moment = threading.Lock()  # in which an audience and the head belong together; held for no I/O
+        self._under_way: set[str] = set()  # idempotency keys
 
     @property
-    def head(self) -> str:
-        """The offset that a connection which starts now has reached."""
-        return self._offsets.head
+    def head(self) -> int:
+        """The newest offset that has gone out, or is going out, to those who are connected."""
+        return self._head
+
+    def admit(self, user_id: str, connection: Connection) -> tuple[int, Connection | None]:
+        """Register a connection: from the returned offset on it is sent everything, what lies before it is not.
+
+        Return also the user's oldest connection where it had to give way.
+        """
+        with self._moment:
+            return self._head, self._sessions.add(user_id, connection)
 
     def send(self, broadcast: Broadcast) -> Report:
-        """Deliver a broadcast to whoever of its users is connected."""
-        return self.send_all([broadcast])[0]
+        """Store a broadcast and deliver it to whoever of its users is connected.
 
-    def send_all(self, broadcasts: Sequence[Broadcast]) -> list[Report]:
-        """Deliver broadcasts in this order; a connection that several of them reach is written to once."""
+        Raises InboxUnavailable; RequestError 409 or 422 for an idempotency key that is in use.
+        """
+        result = self.send_all([broadcast])[0]
+        if isinstance(result, RequestError):
+            raise result
+        return result
+
+    def send_all(self, broadcasts: Sequence[Broadcast]) -> list[Result]:
+        """Store broadcasts together and deliver them in this order. Raises InboxUnavailable: none of them was accepted."""
+        keys = {broadcast.key for broadcast in broadcasts if broadcast.key is not None}
+        conflicts = self._reserve(keys) if keys else keys
+        post = _Post([each for each in broadcasts if each.key not in conflicts] if conflicts else broadcasts)
+        try:
+            self._waiting.append(post)
+            with self._turn:
+                if post.results is None and post.error is None:
+                    self._serve_all()
+        finally:
+            self._under_way -= keys - conflicts
+        if post.error is not None:
+            raise post.error
+        assert post.results is not None
+        if not conflicts:
+            return post.results
+        results = iter(post.results)
+        return [_under_way(each.key) if each.key in conflicts else next(results) for each in broadcasts]
+
+    def catch_up(self) -> None:
+        """Deliver what another process has stored meanwhile (the worker before a reload, finishing)."""
+        self.send_all([])
+
+    def _reserve(self, keys: set[str]) -> set[str]:
+        """Take idempotency keys into use; return those that others are using now."""
+        with self._moment:
+            conflicts = keys & self._under_way
+            self._under_way |= keys
+        return conflicts
+
+    def _serve_all(self) -> None:
+        """Serve whoever waits by now. Called in turn."""
+        # Whose request has arrived already joins this batch; on one core the inbox would answer before anybody else ran.
+        let_arrive()
+        posts, self._waiting = self._waiting, []
+        try:
+            results = self._store_and_deliver([broadcast for post in posts for broadcast in post.broadcasts])
+        except InboxUnavailable as error:
+            _log.error("refused %d broadcasts: %s", sum(len(post.broadcasts) for post in posts), error)
+            for post in posts:
+                post.error = error
+            return
+        except BaseException:
+            for post in posts:
+                post.error = InboxUnavailable("the server failed; its log says why")
+            raise
+        at = 0
+        for post in posts:
+            post.results = results[at : at + len(post.broadcasts)]
+            at += len(post.broadcasts)
+
+    def _store_and_deliver(self, broadcasts: Sequence[Broadcast]) -> list[Result]:
         started = time.perf_counter()
-        with self._order:
-            sent = [self._prepare(broadcast) for broadcast in broadcasts]
-            missed = fan_out([(packet, audience.connections) for _, packet, audience in sent])
-        reports = []
-        for broadcast, (offset, _, audience) in zip(broadcasts, sent, strict=True):
+        entries = [self._entry(broadcast) for broadcast in broadcasts]
+        appended = self._inbox.append(entries)
+        stored = time.perf_counter()
+        with self._moment:
+            deliveries: list[Delivery] = []
+            for record in appended.others:
+                self._line_up(deliveries, record.offset, record.notification, record.user_ids)
+            audiences: list[Audience | None] = []
+            for broadcast, outcome in zip(broadcasts, appended.outcomes, strict=True):
+                if isinstance(outcome, Repeat):
+                    audiences.append(None)
+                else:
+                    audiences.append(self._line_up(deliveries, outcome, broadcast.notification, broadcast.user_ids))
+        missed = fan_out(deliveries)
+        results: list[Result] = []
+        for broadcast, entry, outcome, audience in zip(broadcasts, entries, appended.outcomes, audiences, strict=True):
+            if audience is None:
+                assert isinstance(outcome, Repeat)
+                results.append(_repeated(broadcast, outcome))
+                continue
+            assert isinstance(outcome, int)
             users, sockets = reached(audience, missed)
-            reports.append(Report(users, sockets, broadcast.requested_users, offset))
-            _log.debug("id=%s users=%d delivered=%d sockets=%d", offset, broadcast.requested_users, users, sockets)
-        _log.debug("broadcasts=%d ms=%.2f", len(broadcasts), (time.perf_counter() - started) * 1000)
-        return reports
+            report = Report(users, sockets, broadcast.requested_users, outcome)
+            if entry.claim is not None:
+                self._settle(entry.claim, report)
+            results.append(report)
+            _log.debug("id=%d users=%d delivered=%d sockets=%d", outcome, broadcast.requested_users, users, sockets)
+        ended = time.perf_counter()
+        _log.debug(
+            "broadcasts=%d stored_ms=%.2f delivered_ms=%.2f",
+            len(broadcasts),
+            (stored - started) * 1000,
+            (ended - stored) * 1000,
+        )
+        return results
 
-    def _prepare(self, broadcast: Broadcast) -> tuple[str, Packet, Audience]:
-        offset = self._offsets.next()
-        packet = packets.encode_notification(broadcast.notification, offset)
-        return offset, packet, self._sessions.connections_of(broadcast.user_ids)
+    def _entry(self, broadcast: Broadcast) -> Entry:
+        claim = None
+        if broadcast.key is not None:
+            # The answer is stored with the notification, so before its delivery: as it will be unless somebody comes or
+            # goes just now, in which case it is amended.
+            audience = self._sessions.connections_of(broadcast.user_ids)
+            expected = Report(audience.users, len(audience.connections), broadcast.requested_users, 0)
+            claim = Claim(broadcast.key, broadcast.digest, expected.to_answer())
+        return Entry(broadcast.user_ids, broadcast.notification, broadcast.ttl_s, claim)
+
+    def _settle(self, claim: Claim, report: Report) -> None:
+        """Keep the true answer, where the expected one has turned out wrong."""
+        answer = report.to_answer()
+        if answer != claim.answer:
+            try:
+                self._inbox.amend(claim.key, answer)
+            except InboxUnavailable as error:
+                # The notification is stored and delivered; only a repeat's counts would be those expected before.
+                _log.warning("the answer of id=%d is kept as it was expected: %s", report.offset, error)
+
+    def _line_up(self, deliveries: list[Delivery], offset: int, notification: bytes, user_ids: Sequence[str]) -> Audience:
+        audience = self._sessions.connections_of(user_ids)
+        if audience.connections:
+            deliveries.append((packets.encode_notification(notification, offset), audience.connections))
+        self._head = max(self._head, offset)
+        return audience
 
 
 def reached(audience: Audience, missed: set[Connection]) -> tuple[int, int]:
@@ -87,3 +230,19 @@ def reached(audience: Audience, missed: set[Connection]) -> tuple[int, int]:
         connection.user_id for connection in audience.connections if connection not in lost
     }
     return audience.users - len(whole), len(audience.connections) - len(lost)
+
+
+def _repeated(broadcast: Broadcast, repeat: Repeat) -> Result:
+    if repeat.digest == broadcast.digest:
+        return Report.of_answer(repeat.answer, repeat.offset)
+    return RequestError(
+        422,
+        "Idempotency-Key was used for another request",
+        "the body must be the same, byte for byte; send a new key with a new notification",
+    )
+
+
+def _under_way(key: str | None) -> RequestError:
+    return RequestError(
+        409, "A request with this Idempotency-Key is under way", f"repeat it once that is answered; the key is {key!r}"
+    )

@@ -4,6 +4,7 @@ Pure functions: bytes in, a value or a RequestError out. What the back end sent 
 that the client receives exactly that: numbers of any size, key order, escapes.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from socket_server.errors import RequestError
 PRIORITIES = ("low", "normal", "high")
 MAX_BATCH = 1_000
 MAX_TTL_S = 2**53  # as far as JavaScript counts
+MAX_KEY_LENGTH = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +25,16 @@ class Broadcast:
     """What a back end asks for.
 
     user_ids: without duplicates, in the order given; requested_users: how many were given, duplicates counted;
-    notification: its JSON; ttl_s: seconds to keep it for recovery, 0: live only, None: as configured.
+    notification: its JSON; ttl_s: seconds to keep it for recovery, 0: live only, None: as configured; key: its idempotency
+    key, with the digest of all that was asked under it.
     """
 
     user_ids: tuple[str, ...]
     requested_users: int
     notification: bytes
     ttl_s: float | None
+    key: str | None = None
+    digest: bytes = b""
 
 
 class _Members(msgspec.Struct):
@@ -37,7 +42,7 @@ class _Members(msgspec.Struct):
 
 
 class _Batch(msgspec.Struct):
-    broadcasts: list[_Members]
+    broadcasts: list[msgspec.Raw]
 
 
 _T = TypeVar("_T")
@@ -47,16 +52,17 @@ _members = msgspec.json.Decoder(_Members)
 _batch = msgspec.json.Decoder(_Batch)
 
 
-def parse(body: bytes, max_users: int) -> Broadcast:
-    """Return the broadcast that a request body asks for.
+def parse(body: bytes, max_users: int, key: str | None = None) -> Broadcast:
+    """Return the broadcast that a request body asks for. key: the request's Idempotency-Key.
 
     Raises RequestError: 400 with the contract's error and the field to mend, 413 for too many users.
     """
     document, exact = _load(body)
     if _has_float_ids(document):
         document = _load_slowly(body)
-    judged = _judge(document, max_users)
-    return judged.broadcast(_decode(_members, body).notification if exact else None)
+    judged = _judge(document, max_users, exact)
+    _check_key("Idempotency-Key", key)
+    return judged.broadcast(_decode(_members, body).notification if exact else None, key, body)
 
 
 def parse_batch(body: bytes, max_users: int) -> list[Broadcast | RequestError]:
@@ -73,11 +79,15 @@ def parse_batch(body: bytes, max_users: int) -> list[Broadcast | RequestError]:
     if any(map(_has_float_ids, items)):
         items = _load_slowly(body)["broadcasts"]
     exact = exact and all(isinstance(item, dict) for item in items)
-    raws = [members.notification for members in _decode(_batch, body).broadcasts] if exact else [None] * len(items)
+    raws = _decode(_batch, body).broadcasts if exact else [None] * len(items)
     broadcasts: list[Broadcast | RequestError] = []
     for item, raw in zip(items, raws, strict=True):
         try:
-            broadcasts.append(_judge(item, max_users).broadcast(raw))
+            judged = _judge(item, max_users, exact)
+            key = item.get("idempotencyKey")
+            _check_key("idempotencyKey", key)
+            whole = json.dumps(item).encode() if raw is None else bytes(raw)
+            broadcasts.append(judged.broadcast(None if raw is None else _decode(_members, raw).notification, key, whole))
         except RequestError as error:
             broadcasts.append(error)
     return broadcasts
@@ -99,13 +109,15 @@ class _Judged:
     notification: dict[str, Any]
     ttl_s: float | None
 
-    def broadcast(self, raw: msgspec.Raw | None) -> Broadcast:
-        """raw: the notification's exact bytes, where they may be passed on."""
+    def broadcast(self, raw: msgspec.Raw | None, key: str | None, request: bytes) -> Broadcast:
+        """raw: the notification's exact bytes, where they may be passed on; request: what was asked under the key."""
         exact = json.dumps(self.notification, allow_nan=False).encode() if raw is None else bytes(raw)
-        return Broadcast(self.user_ids, self.requested_users, exact, self.ttl_s)
+        digest = b"" if key is None else hashlib.blake2b(request, digest_size=16).digest()
+        return Broadcast(self.user_ids, self.requested_users, exact, self.ttl_s, key, digest)
 
 
-def _judge(document: Any, max_users: int) -> _Judged:
+def _judge(document: Any, max_users: int, exact: bool) -> _Judged:
+    """exact: the document came out of the fast parser, whose strings are Unicode for certain."""
     user_ids = document.get("userIds") if isinstance(document, dict) else None
     if not isinstance(user_ids, list):
         raise RequestError(400, "userIds must be an array", 'send {"userIds": ["123"], "notification": {…}}')
@@ -115,7 +127,7 @@ def _judge(document: Any, max_users: int) -> _Judged:
             "Too many users",
             f"userIds has {len(user_ids)} users, the limit is {max_users}: split the broadcast",
         )
-    plain = set(map(type, user_ids)) <= {str}
+    plain = exact and set(map(type, user_ids)) <= {str}
     ids = user_ids if plain else [_user_id(index, user_id) for index, user_id in enumerate(user_ids)]
     notification = document.get("notification")
     if not isinstance(notification, dict):
@@ -124,7 +136,14 @@ def _judge(document: Any, max_users: int) -> _Judged:
     return _Judged(tuple(dict.fromkeys(ids)), len(user_ids), notification, _ttl(document.get("ttl")))
 
 
-def _decode(decoder: "msgspec.json.Decoder[_T]", body: bytes) -> _T:
+def _check_key(name: str, key: Any) -> None:
+    if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_LENGTH and key.isprintable()):
+        raise RequestError(
+            400, f"{name} must be 1 to {MAX_KEY_LENGTH} printable characters", "send a new one, a UUID for example"
+        )
+
+
+def _decode(decoder: "msgspec.json.Decoder[_T]", body: bytes | msgspec.Raw) -> _T:
     try:
         return decoder.decode(body)
     except RecursionError:
@@ -162,6 +181,8 @@ def invalid_request(message: str) -> RequestError:
 
 def _user_id(index: int, value: Any) -> str:
     if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise RequestError(400, f"userIds[{index}] must be Unicode text", "it holds half of a surrogate pair")
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)

@@ -1,5 +1,6 @@
 """A connection: one Socket.IO socket of the default namespace, a phone or a tab, named by its `sid`."""
 
+import threading
 from typing import Any, Protocol
 
 from socket_server.transport import packets
@@ -23,7 +24,21 @@ class Session(Protocol):
     @property
     def closed(self) -> bool: ...
 
+    @property
+    def max_backlog(self) -> int:
+        """SEND_BACKLOG_BYTES."""
+
     def send(self, pkt: Packet) -> bool: ...
+
+    def close(self, *, reason: str) -> None:
+        """Close the transport, so that the client comes back by itself."""
+
+    def wait_until_sent(self) -> bool:
+        """Wait until the client has taken all that was sent to it; return False where it has ended."""
+
+
+# Between a delivery that finds a connection holding and the release of what it held; sending blocks nowhere.
+_holding = threading.Lock()
 
 
 class Connection:
@@ -33,6 +48,8 @@ class Connection:
     """
 
     __slots__ = (
+        "_held",
+        "_held_bytes",
         "address",
         "attributable",
         "deadline",
@@ -40,14 +57,18 @@ class Connection:
         "engine",
         "handshake",
         "partial",
+        "pid",
+        "position",
         "rooms",
         "sid",
         "user_agent",
         "user_id",
     )
 
-    def __init__(self, sid: str, engine: Session, handshake: Handshake) -> None:
+    def __init__(self, sid: str, engine: Session, handshake: Handshake, pid: str = "") -> None:
+        """pid: the name that its client keeps over all of its connections."""
         self.sid = sid
+        self.pid = pid
         self.engine = engine
         self.handshake: Handshake | None = handshake
         self.address = handshake.address
@@ -58,6 +79,9 @@ class Connection:
         self.user_id: str | None = None  # since it was authenticated; the SessionManager's to set
         self.rooms: set[Any] | None = None
         self.partial: tuple[packets.SocketPacket, list[bytes]] | None = None  # waits for its attachments
+        self.position: Any = None  # where its client was when it left, as it says; until it is authenticated
+        self._held: list[Packet] | None = None  # what must not overtake its replay; there only meanwhile
+        self._held_bytes = 0
 
     @property
     def gone(self) -> bool:
@@ -71,6 +95,45 @@ class Connection:
     def send(self, packet: Packet) -> bool:
         """Write a prepared packet; never blocks on gevent. Return False where the connection has ended."""
         return self.engine.send(packet)
+
+    def send_all(self, prepared: list[Packet]) -> bool:
+        """Write packets one after the other, on a WebSocket at once."""
+        websocket = self.engine.websocket
+        if websocket is not None:
+            return bool(websocket.send(b"".join([packet.frame for packet in prepared])))
+        return all([self.engine.send(packet) for packet in prepared])  # noqa: C419 - all are sent
+
+    # While a connection recovers, what is broadcast to it waits in line
+
+    @property
+    def holds(self) -> bool:
+        """Whether live packets wait."""
+        return self._held is not None
+
+    def hold(self) -> None:
+        """From now on deliver() keeps packets back."""
+        self._held = []
+
+    def deliver(self, prepared: list[Packet]) -> bool:
+        """Write live packets, or let them wait behind the replay. Return False where the connection has ended."""
+        with _holding:
+            if self._held is not None:
+                self._held += prepared
+                self._held_bytes += sum(len(packet.payload) for packet in prepared)
+                if self._held_bytes <= self.engine.max_backlog:
+                    return not self.gone
+                self._held.clear()
+        if self._held is None:
+            return self.send_all(prepared)
+        self.engine.close(reason="slow consumer")  # it comes back and recovers from where it got to
+        return False
+
+    def release(self) -> None:
+        """Write what has waited; from now on deliver() writes at once."""
+        with _holding:
+            held, self._held, self._held_bytes = self._held, None, 0
+            if held:
+                self.send_all(held)
 
     def emit(self, name: str, *arguments: Any) -> bool:
         """Send an event to this connection alone."""

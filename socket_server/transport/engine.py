@@ -14,6 +14,7 @@ from typing import Any
 import engineio
 import gevent
 from engineio.packet import Packet as UpstreamPacket
+from gevent.event import Event
 
 from socket_server import log
 from socket_server.transport import frames, packets
@@ -50,6 +51,7 @@ class EngineSocket:
         "_inbound",
         "_probe",
         "_reason",
+        "_sent",
         "_server",
         "_upgrading",
         "_worker",
@@ -78,6 +80,7 @@ class EngineSocket:
         self._closing: tuple[str, int] | None = None  # to be closed when the upgrade has come to its end: reason, code
         self._bucket: TokenBucket | None = None  # of its messages, from the first on
         self._ended_already = False
+        self._sent: Event | None = None  # set when the client has taken everything, where somebody waits for that
         self.deadline: Any = None  # of the Socket.IO CONNECT
         self.session: Any = None  # the Socket.IO server's Connection
 
@@ -105,6 +108,28 @@ class EngineSocket:
             return False
         return True
 
+    @property
+    def max_backlog(self) -> int:
+        return self._server.limits.send_backlog_bytes
+
+    @property
+    def _unsent(self) -> bool:
+        if self.websocket is not None:
+            return self.websocket.unsent
+        return self.polling is not None and not self.polling.empty
+
+    def wait_until_sent(self) -> bool:
+        """Wait until the client has taken all that was sent to it; return False where it has ended."""
+        while self._unsent and not self.closed:
+            self._sent = self._sent or Event()
+            self._sent.wait()
+        return not self.closed
+
+    def _look_whether_sent(self) -> None:
+        if self._sent is not None and (self.closed or not self._unsent):
+            self._sent.set()
+            self._sent = None
+
     def ping(self) -> None:
         self.send(packets.PING_PACKET)
 
@@ -121,6 +146,7 @@ class EngineSocket:
         if self._upgrading:
             # The client has stopped to poll and does not read the WebSocket yet: what it still has to hear would be lost.
             self._closing = (reason or "forced close", code)
+            self._look_whether_sent()
             return
         if self.websocket is not None:
             self.websocket.close(code, reason=reason or "forced close")
@@ -139,6 +165,7 @@ class EngineSocket:
             probe.close()
         if self.websocket is not None:
             self.websocket.close()
+        self._look_whether_sent()
         self._reason = reason
         self._enqueue(None)
 
@@ -149,6 +176,9 @@ class EngineSocket:
             self._probed(websocket, data)
         else:
             self.receive(data)
+
+    def drained(self, websocket: WebSocket) -> None:
+        self._look_whether_sent()
 
     def lost(self, websocket: WebSocket, reason: str) -> None:
         if websocket is self._probe:
@@ -207,6 +237,12 @@ class EngineSocket:
         if self._worker is not None:
             self._worker.join()
 
+    def fetch(self, polling: PollingQueue) -> list[Packet]:
+        """Return what waits for a client that polls."""
+        fetched = polling.take()
+        self._look_whether_sent()
+        return fetched
+
     # Upgrade from polling (protocol document, "Upgrade")
 
     def probe(self, websocket: WebSocket) -> None:
@@ -232,6 +268,7 @@ class EngineSocket:
                 if packet is not packets.NOOP_PACKET:
                     websocket.send(packet.frame)
             polling.end()
+        self._look_whether_sent()
         if self._closing is not None:
             reason, code = self._closing
             websocket.close(code, reason=reason)
@@ -437,7 +474,7 @@ class EngineServer(engineio.Server):
             polling.wait(self.ping_interval + self.ping_timeout)
         if socket.upgrading or socket.upgraded:
             return _payload([packets.NOOP_PACKET])  # the rest goes over the WebSocket
-        return self._part(socket.sid) if socket.closed else _payload(polling.take() or [packets.NOOP_PACKET])
+        return self._part(socket.sid) if socket.closed else _payload(socket.fetch(polling) or [packets.NOOP_PACKET])
 
     def _part(self, sid: str) -> Response:
         """Answer a poll of a session that has ended: what it still has to hear, and CLOSE in a response of its own, or

@@ -33,7 +33,8 @@ def _write_one(packet: Packet, connections: Sequence[Connection]) -> set[Connect
     for start in range(0, len(connections), _WRITES_PER_LOOK):
         for connection in connections[start : start + _WRITES_PER_LOOK]:
             websocket = connection.engine.websocket
-            if not (websocket.send(frame) if websocket is not None else connection.engine.send(packet)):
+            direct = websocket is not None and not connection.holds
+            if not (websocket.send(frame) if direct else connection.deliver([packet])):
                 missed.add(connection)
         turn.give_way()
     return missed
@@ -43,12 +44,7 @@ def _write_many(packets_of: dict[Connection, list[Packet]]) -> set[Connection]:
     missed = set()
     turn = Turn()
     for connection, packets in packets_of.items():
-        websocket = connection.engine.websocket
-        if websocket is not None:
-            written = websocket.send(b"".join([packet.frame for packet in packets]))
-        else:
-            written = all([connection.engine.send(packet) for packet in packets])  # noqa: C419 - all are sent
-        if not written:
+        if not connection.deliver(packets):
             missed.add(connection)
         turn.give_way()
     return missed

@@ -81,19 +81,27 @@ def encode_open(sid: str, upgrades: Sequence[str], ping_interval_s: float, ping_
     return Packet(OPEN.encode() + orjson.dumps(handshake))
 
 
-def encode_connect(sid: str) -> Packet:
+def encode_connect(sid: str, pid: str) -> Packet:
     """Return the server's CONNECT to the default namespace."""
-    return Packet(b"40" + orjson.dumps({"sid": sid}))
+    return Packet(b"40" + orjson.dumps({"sid": sid, "pid": pid}))
 
 
 def encode_event(name: str, *arguments: Any) -> Packet:
-    """Return an EVENT of the default namespace."""
-    return Packet(b"42" + orjson.dumps([name, *arguments]))
+    """Return an EVENT of the default namespace that carries no offset."""
+    return Packet(b"42" + orjson.dumps(without_offset([name, *arguments])))
 
 
-def encode_notification(notification: bytes, offset: str) -> Packet:
-    """Return the event `notification`: its JSON exactly as the back end sent it, then the offset."""
-    return Packet(b'42["notification",%b,"%b"]' % (notification, offset.encode()))
+def without_offset(event: list[Any]) -> list[Any]:
+    """Return an event (its name and arguments) such that no client takes its end for an offset.
+
+    Clients that recover remember the last element of every event if it is a string, be it the event's own name.
+    """
+    return [*event, None] if isinstance(event[-1], str) else event
+
+
+def encode_notification(notification: bytes, offset: int) -> Packet:
+    """Return the event `notification`: its JSON exactly as the back end sent it, then the offset as a string."""
+    return Packet(b'42["notification",%b,"%d"]' % (notification, offset))
 
 
 def encode_payload(packets: Sequence[Packet]) -> bytes:

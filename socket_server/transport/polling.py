@@ -36,7 +36,13 @@ class PollingQueue:
         self._bytes += len(packet.payload)
         if self._wakeup is not None:
             self._wakeup.set()
-        return self._bytes <= self._max_bytes
+        # One alone may be larger: cut over it, the client would come back only to be cut again.
+        return self._bytes <= self._max_bytes or len(self._packets) == 1
+
+    @property
+    def empty(self) -> bool:
+        """Whether the client has fetched everything."""
+        return not self._packets
 
     def take(self) -> list[Packet]:
         """Return what is queued, without waiting."""

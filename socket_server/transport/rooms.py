@@ -127,7 +127,7 @@ class Rooms(socketio.Manager):
 
 
 def _encode(event: str, arguments: Iterable[Any], number: int | None) -> list[packets.Packet]:
-    encoded = upstream.Packet(upstream.EVENT, data=[event, *arguments], id=number).encode()
+    encoded = upstream.Packet(upstream.EVENT, data=packets.without_offset([event, *arguments]), id=number).encode()
     parts = encoded if isinstance(encoded, list) else [encoded]
     return [
         packets.Packet(b"4" + part.encode()) if isinstance(part, str) else packets.Packet(bytes(part), binary=True)

@@ -44,10 +44,13 @@ class SocketServer(socketio.Server):
         gate: Gate,
         limits: Limits,
         deadlines: Deadlines,
+        pid_for: Callable[[Any], str],
         ping_interval_s: float,
         ping_timeout_s: float,
     ) -> None:
+        """pid_for: the `pid` of the CONNECT reply, given the handshake's `auth`."""
         self._limits = limits
+        self._pid_for = pid_for
         self._deadlines = deadlines
         self.rooms_of = Rooms()
         super().__init__(
@@ -125,10 +128,10 @@ class SocketServer(socketio.Server):
 
     def _connect(self, engine: Any, auth: Any) -> None:
         engine.deadline.cancel()
-        connection = Connection(self.eio.generate_id(), engine, engine.handshake)
+        connection = Connection(self.eio.generate_id(), engine, engine.handshake, self._pid_for(auth))
         engine.session = connection
         self.rooms_of.add(connection)
-        connection.send(packets.encode_connect(connection.sid))
+        connection.send(packets.encode_connect(connection.sid, connection.pid))
         try:
             self._trigger_event("connect", "/", connection, auth)
         finally:

@@ -1,6 +1,8 @@
 """The Engine.IO server under `flask run`: upstream's own, threads and all. For development; production runs on gevent."""
 
 import logging
+import sys
+import time
 from typing import Any
 
 import engineio
@@ -32,6 +34,13 @@ class ThreadedSession:
     @property
     def closed(self) -> bool:
         return bool(self._socket.closed)
+
+    max_backlog = sys.maxsize  # upstream's queue has no limit
+
+    def wait_until_sent(self) -> bool:
+        while not self.closed and not self._socket.queue.empty():
+            time.sleep(0.01)
+        return not self.closed
 
     def send(self, pkt: Packet) -> bool:
         try:

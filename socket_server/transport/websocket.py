@@ -41,6 +41,9 @@ class Receiver(Protocol):
     def message(self, websocket: "WebSocket", data: str | bytes) -> None:
         """One whole message arrived."""
 
+    def drained(self, websocket: "WebSocket") -> None:
+        """The kernel has taken all that was waiting."""
+
     def lost(self, websocket: "WebSocket", reason: str) -> None:
         """The connection has ended, by whichever side. Called once."""
 
@@ -81,6 +84,11 @@ class WebSocket:
     def open(self) -> bool:
         """Whether frames still go out: not after close(), nor after the peer closed."""
         return self._receiver is not None
+
+    @property
+    def unsent(self) -> bool:
+        """Whether something waits for the kernel to take it."""
+        return self._backlog is not None
 
     def start(self, received: bytes = b"") -> None:
         """Begin to listen. received: bytes that came in with the handshake request."""
@@ -128,9 +136,11 @@ class WebSocket:
             self._backlog = deque()
             self._watch_write = gevent.get_hub().loop.io(sock.fileno(), _WRITE)
             self._watch_write.start(self._writable)
+        waited = bool(self._backlog)
         self._backlog.append(frame)
         self._backlog_bytes += len(frame)
-        if self._backlog_bytes > self._limits.send_backlog_bytes:
+        # One alone may be larger than the limit: cut over it, the client would come back only to be cut again.
+        if waited and self._backlog_bytes > self._limits.send_backlog_bytes:
             _log.info("slow consumer cut: backlog_bytes=%d", self._backlog_bytes)
             self._end("slow consumer")
             return False
@@ -157,6 +167,8 @@ class WebSocket:
         self._stop_writing()
         if self._linger is not None:
             self._shut_down_writing()
+        if self._receiver is not None:
+            self._receiver.drained(self)
 
     def _stop_writing(self) -> None:
         if self._watch_write is not None:

@@ -25,7 +25,7 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import VERSION, GeventResponse
 
 from socket_server import log
-from socket_server.errors import ConfigError
+from socket_server.errors import ConfigError, SocketServerError
 from socket_server.transport.gate import PATH
 from socket_server.transport.http_codec import HttpError, encode_response
 from socket_server.transport.http_connection import HEAD_S, Handler
@@ -34,6 +34,10 @@ _log = log.logger("Server")
 
 # Over how long connections move to a worker that has taken over.
 SUCCESSION_S = 1.0
+
+# A worker that takes over shares the inbox with the one that finishes: for so long it looks for what that one still stores.
+_HANDOVER_S = 30.0
+_HANDOVER_EVERY_S = 0.25
 
 # How long requests in flight may take after the drain, before the process ends all the same.
 FINISH_S = 1.0
@@ -189,6 +193,7 @@ class Worker(GeventWebSocketWorker):
         gc.set_threshold(20_000, 50, 100)
         engine = self.wsgi.extensions["socketio"].server.eio
         servers = [self._start(listener) for listener in self.sockets]
+        gevent.spawn(self._hand_over)
         beat = 0.0
         while self.alive:
             if time.monotonic() - beat >= 1.0:
@@ -199,6 +204,16 @@ class Worker(GeventWebSocketWorker):
             for server in servers:
                 server.stop_accepting()
         self._stop(servers, engine, succeeded=reloads() != born)
+
+    def _hand_over(self) -> None:
+        """Deliver what a worker before this one still stores."""
+        ends = time.monotonic() + _HANDOVER_S + self.wsgi.extensions["socket_server"].settings.drain_s
+        while time.monotonic() < ends and self.alive:
+            try:
+                self.wsgi.extensions["socket_server"].broadcaster.catch_up()
+            except SocketServerError:
+                pass  # /health says it
+            gevent.sleep(_HANDOVER_EVERY_S)
 
     def _start(self, listener: Any) -> Server:
         listener.setblocking(1)
@@ -238,4 +253,5 @@ class Worker(GeventWebSocketWorker):
                 gevent.sleep(0.02)
         for server in servers:
             server.stop(timeout=0.1)
+        self.wsgi.extensions["socket_server"].inbox.close()
         _log.info("stopped")

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, abort, request, send_from_directory
 
 from socket_server import __version__
-from socket_server.api.broadcast import is_local
+from socket_server.api.authorization import is_local
 from socket_server.api.errors import json_response
 from socket_server.auth import tokens
 from socket_server.config import Settings

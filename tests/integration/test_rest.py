@@ -2,16 +2,22 @@
 
 import http.client
 import json
+import os
 import re
+import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
 
 from tests.integration.conftest import Opens, OpensRaw
-from tests.servers import API_KEY, RunningServer, mint, running
+from tests.servers import API_KEY, RunningServer, mint, running, wait_for
 
 KEY = {"Authorization": f"Bearer {API_KEY}"}
 JSON = {"Content-Type": "application/json"}
@@ -412,6 +418,334 @@ def test_one_http_connection_serves_many_requests(shared_server: RunningServer) 
             assert connection.sock is used
     finally:
         connection.close()
+
+
+# Idempotency keys
+
+
+GOOD = b'{"userIds":["%b"],"notification":{"title":"once"}}'
+
+
+@pytest.fixture(scope="module")
+def inbox_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with an inbox of its own."""
+    path = tmp_path_factory.mktemp("inbox")
+    with running(path, INBOX_URL=f"sqlite:///{path}/inbox.db") as server:
+        yield server
+
+
+def post(server: RunningServer, body: bytes, key: str) -> requests.Response:
+    return server.post("/broadcast", data=body, headers=KEY | JSON | {"Idempotency-Key": key})
+
+
+def test_a_repeat_with_the_same_key_gets_the_first_answer_and_is_delivered_once(
+    inbox_server: RunningServer, opens: Opens
+) -> None:
+    connection = opens(inbox_server)
+    connection.sign_in({"token": mint("once")})
+    first = post(inbox_server, GOOD % b"once", "the-key-of-once")
+    assert first.json()["totalSockets"] == 1
+    opens(inbox_server).sign_in({"token": mint("once")})
+    for _ in range(3):
+        again = post(inbox_server, GOOD % b"once", "the-key-of-once")
+        assert (again.status_code, again.json()) == (200, first.json())
+    assert connection.event() == ["notification", {"title": "once"}, first.json()["id"]]
+    connection.pong()  # once: nothing came between
+    assert kept(inbox_server, "once")["total"] == 1
+
+
+@pytest.mark.parametrize(
+    "other", [b' {"userIds":["x"],"notification":{"title":"once"}}', b'{"userIds":["y"],"notification":{}}']
+)
+def test_the_same_key_with_another_body_is_a_422(inbox_server: RunningServer, other: bytes) -> None:
+    first = post(inbox_server, GOOD % b"x", "key-422")
+    assert first.status_code == 200
+    assert_error(post(inbox_server, other, "key-422"), 422)
+    assert post(inbox_server, GOOD % b"x", "key-422").json() == first.json()
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a\tb"])
+def test_a_key_that_is_no_key_is_a_400_by_its_name(inbox_server: RunningServer, key: str) -> None:
+    answer = post(inbox_server, GOOD % b"x", key)
+    assert_error(answer, 400)
+    assert answer.json()["error"].startswith("Idempotency-Key must be ")
+
+
+def test_a_request_that_was_refused_does_not_use_its_key_up(inbox_server: RunningServer) -> None:
+    assert_error(post(inbox_server, b'{"userIds":["x"]}', "key-refused"), 400, "notification is required")
+    assert post(inbox_server, GOOD % b"x", "key-refused").status_code == 200
+
+
+def test_many_with_one_key_at_once_are_delivered_once(inbox_server: RunningServer, opens: Opens) -> None:
+    connection = opens(inbox_server)
+    connection.sign_in({"token": mint("crowd")})
+    answers: list[requests.Response] = []
+    start = threading.Barrier(8)
+
+    def publish() -> None:
+        start.wait()
+        answers.append(
+            requests.post(
+                f"{inbox_server.url}/broadcast",
+                data=GOOD % b"crowd",
+                headers=KEY | JSON | {"Idempotency-Key": "key-of-the-crowd"},
+                timeout=10,
+            )
+        )
+
+    threads = [threading.Thread(target=publish) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    good = [answer.json() for answer in answers if answer.status_code == 200]
+    assert good
+    assert all(each == good[0] for each in good)
+    for answer in answers:
+        if answer.status_code != 200:
+            assert_error(answer, 409)
+    assert connection.event()[2] == good[0]["id"]
+    connection.pong()
+
+
+def test_in_a_batch_each_broadcast_has_its_own_key(inbox_server: RunningServer, opens: Opens) -> None:
+    connection = opens(inbox_server)
+    connection.sign_in({"token": mint("batch")})
+
+    def send(*items: tuple[str, int]) -> list[dict[str, Any]]:
+        broadcasts = [{"userIds": ["batch"], "notification": {"n": n}, "idempotencyKey": key} for key, n in items]
+        answer = inbox_server.post("/broadcast/batch", json={"broadcasts": broadcasts}, headers=KEY)
+        assert answer.status_code == 200
+        results: list[dict[str, Any]] = answer.json()["results"]
+        return results
+
+    first, second = send(("batch-a", 1), ("batch-b", 2))
+    assert int(first["id"]) < int(second["id"])
+    again, other, bad, new = send(("batch-a", 1), ("batch-b", 7), ("", 3), ("batch-c", 4))
+    assert again == first
+    assert other["status"] == 422
+    assert (bad["status"], bad["error"].split(" ")[0]) == (400, "idempotencyKey")
+    assert [connection.event() for _ in range(3)] == [
+        ["notification", {"n": n}, each["id"]] for n, each in ((1, first), (2, second), (4, new))
+    ]
+    connection.pong()
+
+
+def test_a_repeat_after_a_crash_gets_the_first_answer(tmp_path: Path, opens: Opens) -> None:
+    url = f"sqlite:///{tmp_path}/inbox.db"
+    with running(tmp_path, INBOX_URL=url) as server:
+        connection = opens(server)
+        connection.sign_in({"token": mint("x")})
+        first = post(server, GOOD % b"x", "before-the-crash")
+        assert first.json()["totalSockets"] == 1
+        os.killpg(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+    with running(tmp_path, INBOX_URL=url) as server:
+        connection = opens(server)
+        connection.sign_in({"token": mint("x")})
+        assert post(server, GOOD % b"x", "before-the-crash").json() == first.json()
+        assert_error(post(server, GOOD % b"y", "before-the-crash"), 422)
+        connection.pong()
+        assert kept(server, "x")["total"] == 1
+        assert int(server.broadcast(["x"], {}).json()["id"]) > int(first.json()["id"])
+
+
+# What is kept for a user
+
+
+def path_of(user_id: str) -> str:
+    return f"/users/{quote(user_id, safe='')}/notifications"
+
+
+def kept(server: RunningServer, user_id: str, **parameters: Any) -> dict[str, Any]:
+    answer = server.get(path_of(user_id), params=parameters, headers=KEY)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["Content-Type"] == "application/json"
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def test_what_is_kept_for_a_user_is_listed_oldest_first(inbox_server: RunningServer) -> None:
+    assert kept(inbox_server, "list") == {"notifications": [], "total": 0}
+    before = time.time()
+    ids = [inbox_server.broadcast(["list", "other"], {"n": n}).json()["id"] for n in range(3)]
+    body = kept(inbox_server, "list")
+    assert set(body) == {"notifications", "total"}
+    assert body["total"] == 3
+    assert [(each["id"], each["notification"]) for each in body["notifications"]] == [
+        (offset, {"n": n}) for n, offset in enumerate(ids)
+    ]
+    for each in body["notifications"]:
+        assert set(each) == {"id", "at", "notification"}
+        assert before - 1 <= each["at"] <= time.time() + 1
+
+
+def test_what_is_kept_is_what_was_sent_byte_for_byte(inbox_server: RunningServer) -> None:
+    raw = '{ "z" : 1.10, "title":"שלום","big":12345678901234567890123 }'.encode()
+    inbox_server.post("/broadcast", data=b'{"userIds":["raw"],"notification":%b}' % raw, headers=KEY | JSON)
+    answer = inbox_server.get(path_of("raw"), headers=KEY)
+    assert raw in answer.content
+
+
+def test_it_is_listed_page_by_page(inbox_server: RunningServer) -> None:
+    ids = [inbox_server.broadcast(["pages"], {"n": n}).json()["id"] for n in range(7)]
+    found: list[str] = []
+    after, totals = "0", []
+    while True:
+        body = kept(inbox_server, "pages", after=after, limit=3)
+        totals.append(body["total"])
+        if not body["notifications"]:
+            break
+        assert len(body["notifications"]) <= 3
+        found += [each["id"] for each in body["notifications"]]
+        after = found[-1]
+    assert found == ids
+    assert totals == [7, 4, 1, 0]
+    assert kept(inbox_server, "pages", after=ids[2])["complete"] is True
+    assert kept(inbox_server, "pages", after=ids[6]) == {"notifications": [], "total": 0, "complete": True}
+    assert kept(inbox_server, "pages", after=int(ids[6]) + 10**12)["complete"] is False
+    assert len(kept(inbox_server, "pages", limit=1000)["notifications"]) == 7
+
+
+def test_without_a_limit_it_is_a_hundred_at_once(inbox_server: RunningServer) -> None:
+    one = {"userIds": ["many"], "notification": {}}
+    inbox_server.post("/broadcast/batch", json={"broadcasts": [one] * 150}, headers=KEY)
+    body = kept(inbox_server, "many")
+    assert (len(body["notifications"]), body["total"]) == (100, 150)
+
+
+@pytest.mark.parametrize(
+    "user",
+    ["משתמש", "a/b", "a/", "a//b", "notifications", "x/notifications", "a b", "a?b=c", "a#b", "100%", "%2F", "a+b", "😀"],
+)
+def test_any_users_id_can_be_named_by_its_path(inbox_server: RunningServer, user: str) -> None:
+    offset = inbox_server.broadcast([user], {"for": user}).json()["id"]
+    [only] = kept(inbox_server, user)["notifications"]
+    assert (only["id"], only["notification"]) == (offset, {"for": user})
+    answer = inbox_server.session.delete(inbox_server.url + path_of(user), headers=KEY, timeout=10)
+    assert answer.json() == {"success": True, "deleted": 1}
+    assert kept(inbox_server, user)["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("after", value) for value in ("", "x", "-1", "1.5", "1e3", "٣", "1" * 20, " 1")),
+        *(("limit", value) for value in ("", "x", "-1", "0", "1001", "1.5", "1" * 20, "true")),
+    ],
+)
+def test_a_bad_parameter_is_a_400_that_names_it(inbox_server: RunningServer, name: str, value: str) -> None:
+    answer = inbox_server.get(path_of("x"), params={name: value}, headers=KEY)
+    assert_error(answer, 400)
+    assert answer.json()["error"].startswith(f"{name} must be ")
+
+
+def test_what_is_forgotten_is_gone_for_this_user_alone(inbox_server: RunningServer, opens: Opens) -> None:
+    ids = [inbox_server.broadcast(["forget", "remember"], {"n": n}).json()["id"] for n in range(3)]
+    answer = inbox_server.session.delete(inbox_server.url + path_of("forget"), headers=KEY, timeout=10)
+    assert (answer.status_code, answer.json()) == (200, {"success": True, "deleted": 3})
+    assert kept(inbox_server, "forget")["total"] == 0
+    assert kept(inbox_server, "remember")["total"] == 3
+    assert kept(inbox_server, "forget", after=ids[0])["complete"] is False
+    again = inbox_server.session.delete(inbox_server.url + path_of("forget"), headers=KEY, timeout=10)
+    assert again.json() == {"success": True, "deleted": 0}
+    later = inbox_server.broadcast(["forget"], {}).json()["id"]
+    assert int(later) > int(ids[-1])
+    assert [each["id"] for each in kept(inbox_server, "forget")["notifications"]] == [later]
+    success = opens(inbox_server).sign_in({"token": mint("forget"), "lastId": ids[0]})
+    assert (success["recovered"], success["replayed"]) == (False, 1)
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {API_KEY}"}])
+def test_without_a_key_nothing_is_listed_or_forgotten(
+    inbox_server: RunningServer, method: str, headers: dict[str, str]
+) -> None:
+    inbox_server.broadcast(["secret"], {})
+    before = kept(inbox_server, "secret")["total"]
+    for url in (path_of("secret"), path_of("secret") + "?limit=x"):
+        answer = inbox_server.session.request(method, inbox_server.url + url, headers=headers, timeout=10)
+        assert_error(answer, 401, "Unauthorized")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert kept(inbox_server, "secret")["total"] == before
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+def test_what_is_kept_takes_no_other_method(inbox_server: RunningServer, method: str) -> None:
+    answer = inbox_server.session.request(method, inbox_server.url + path_of("x"), headers=KEY, timeout=10)
+    assert_error(answer, 405, "Method Not Allowed")
+    assert {"GET", "DELETE"} <= {name.strip() for name in answer.headers["Allow"].split(",")}
+
+
+# Time to live
+
+
+def send_for(server: RunningServer, user_id: str, ttl: float | None) -> str:
+    body = {"userIds": [user_id], "notification": {"ttl": ttl}, "ttl": ttl}
+    answer = server.post("/broadcast", json=body, headers=KEY)
+    assert answer.status_code == 200, answer.text
+    offset: str = answer.json()["id"]
+    return offset
+
+
+def test_without_time_to_live_it_is_for_who_is_connected_now(inbox_server: RunningServer, opens: Opens) -> None:
+    connection = opens(inbox_server)
+    start = connection.sign_in({"token": mint("live")})["lastId"]
+    ids = [send_for(inbox_server, "live", ttl) for ttl in (None, 0, 60)]
+    assert [connection.event()[2] for _ in ids] == ids
+    assert [each["id"] for each in kept(inbox_server, "live")["notifications"]] == [ids[0], ids[2]]
+    again = opens(inbox_server)
+    success = again.sign_in({"token": mint("live"), "lastId": start})
+    assert (success["recovered"], success["replayed"], success["lastId"]) == (True, 2, ids[2])
+    assert [again.event()[2] for _ in range(2)] == [ids[0], ids[2]]
+    again.pong()
+
+
+def test_what_has_outlived_its_time_is_not_kept_and_not_missed(inbox_server: RunningServer, opens: Opens) -> None:
+    start = opens(inbox_server).sign_in({"token": mint("brief")})["lastId"]
+    send_for(inbox_server, "brief", 0.5)
+    lasting = send_for(inbox_server, "brief", 3600)
+    assert kept(inbox_server, "brief")["total"] == 2
+    wait_for(lambda: kept(inbox_server, "brief")["total"] == 1, what="the end of its time")
+    assert [each["id"] for each in kept(inbox_server, "brief")["notifications"]] == [lasting]
+    assert kept(inbox_server, "brief", after=start)["complete"] is True
+    connection = opens(inbox_server)
+    success = connection.sign_in({"token": mint("brief"), "lastId": start})
+    assert (success["recovered"], success["replayed"]) == (True, 1)
+    assert connection.event()[2] == lasting
+    connection.pong()
+
+
+# An inbox that cannot be written
+
+
+def test_without_its_inbox_a_server_accepts_nothing_and_says_so_until_it_is_back(tmp_path: Path, opens: Opens) -> None:
+    place = tmp_path / "data"
+    place.touch()  # a file where the inbox's directory should be
+    with running(tmp_path, INBOX_URL=f"sqlite:///{place}/inbox.db") as server:
+        connection = opens(server)
+        connection.sign_in({"token": mint("x")})
+        batch = {"broadcasts": [{"userIds": ["x"], "notification": {}}]}
+        for answer in (
+            server.broadcast(["x"], {}),
+            server.post("/broadcast/batch", json=batch, headers=KEY),
+            server.get(path_of("x"), headers=KEY),
+            server.session.delete(server.url + path_of("x"), headers=KEY, timeout=10),
+        ):
+            assert_error(answer, 503, "Service Unavailable")
+            assert answer.headers["Retry-After"]
+        assert_error(server.post("/broadcast", data=b"{}", headers=KEY | JSON), 400)  # that does not depend on the inbox
+        health = server.get("/health")
+        assert (health.status_code, health.json()["status"]) == (503, "unhealthy")
+        assert set(health.json()["checks"]) == {"inbox"}
+        assert health.json()["stats"]["totalConnections"] == 1
+        assert server.get("/health/live").status_code == 200
+        connection.pong()
+        place.unlink()
+        sent = wait_for(lambda: (answer := server.broadcast(["x"], {"title": "back"})).ok and answer, what="its return")
+        assert connection.event() == ["notification", {"title": "back"}, sent.json()["id"]]
+        wait_for(lambda: server.get("/health").ok, what="health")
+        assert "checks" not in server.get("/health").json()
 
 
 # CORS

@@ -5,6 +5,7 @@ import json
 import resource
 import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -27,13 +28,19 @@ def test_bad_settings_are_one_finding_each_and_all_there_is() -> None:
     assert others == [Finding(False, "PORT is bad"), Finding(False, "HOST is bad")]
 
 
-def test_a_machine_that_is_fit_has_good_findings_only() -> None:
-    settings = Settings(host="127.0.0.1", port=free_port(), max_connections=1, jwt_secrets=("x" * 40,))
+def test_a_machine_that_is_fit_has_good_findings_only(tmp_path: Path) -> None:
+    settings = Settings(
+        host="127.0.0.1",
+        port=free_port(),
+        max_connections=1,
+        jwt_secrets=("x" * 40,),
+        inbox_url=f"sqlite:///{tmp_path}/inbox.db",
+    )
     assert all(finding.good for finding in checkup.examine(lambda: settings))
 
 
 def test_warnings_are_to_mend() -> None:
-    settings = Settings(host="127.0.0.1", port=free_port(), max_connections=1, api_open=True)
+    settings = Settings(host="127.0.0.1", port=free_port(), max_connections=1, api_open=True, inbox_url="memory://")
     assert any(not finding.good and "API_KEYS=none" in finding.text for finding in checkup.examine(lambda: settings))
 
 
@@ -57,6 +64,16 @@ def test_too_few_open_files_are_found() -> None:
         pytest.skip("this process may open any number of files")
     assert not checkup.descriptors(Settings(max_connections=hard)).good
     assert checkup.descriptors(Settings(max_connections=1)).good
+
+
+def test_an_inbox_that_cannot_be_written_is_found(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()  # a file where its directory should be
+    settings = Settings(inbox_url=f"sqlite:///{tmp_path}/data/inbox.db")
+    found = checkup.inbox(settings)
+    assert not found.good
+    assert "INBOX_URL" in found.text
+    (tmp_path / "data").unlink()
+    assert checkup.inbox(settings).good
 
 
 class _Provider(http.server.BaseHTTPRequestHandler):

@@ -64,6 +64,9 @@ VARIABLES = [
     "MAX_BODY_BYTES",
     "MAX_USERS_PER_BROADCAST",
     "SEND_BACKLOG_BYTES",
+    "INBOX_URL",
+    "INBOX_TTL",
+    "INBOX_MAX_PER_USER",
     "DRAIN_SECONDS",
     "LOG_LEVEL",
     "LOG_FORMAT",
@@ -118,6 +121,9 @@ def test_the_defaults_are_those_of_the_table() -> None:
         max_body_bytes=1_048_576,
         max_users_per_broadcast=10_000,
         send_backlog_bytes=1_048_576,
+        inbox_url="",
+        inbox_ttl_s=604_800,
+        inbox_max_per_user=1_000,
         drain_s=10,
         log_level="info",
         log_format="text",
@@ -230,6 +236,9 @@ def test_one_message_lists_every_problem_by_name_with_its_mend() -> None:
         "MAX_BODY_BYTES": "1",
         "MAX_USERS_PER_BROADCAST": "0",
         "SEND_BACKLOG_BYTES": "1",
+        "INBOX_URL": "postgres://db",
+        "INBOX_TTL": "0",
+        "INBOX_MAX_PER_USER": "0",
         "DRAIN_SECONDS": "inf",
         "LOG_LEVEL": "loud",
         "LOG_FORMAT": "xml",
@@ -274,6 +283,8 @@ BOUNDS = [
     ("MAX_BODY_BYTES", "max_body_bytes", 1_024, 1_073_741_824, True),
     ("MAX_USERS_PER_BROADCAST", "max_users_per_broadcast", 1, 10_000_000, True),
     ("SEND_BACKLOG_BYTES", "send_backlog_bytes", 1_024, 1_073_741_824, True),
+    ("INBOX_TTL", "inbox_ttl_s", 1, 315_360_000, False),
+    ("INBOX_MAX_PER_USER", "inbox_max_per_user", 1, 1_000_000, True),
     ("DRAIN_SECONDS", "drain_s", 0, 3_600, False),
 ]
 
@@ -318,6 +329,65 @@ def test_a_choice_is_one_of_its_words(name: str, field: str, choices: list[str])
 def test_a_flag_is_yes_or_no(value: str, shown: bool) -> None:
     assert read(DEMO=value).demo is shown
     assert read(DEMO=value).serves_page is shown
+
+
+# The inbox
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "memory://",
+        "sqlite:///inbox.db",
+        "sqlite:///data/inbox.db",
+        "sqlite:////var/lib/socket-server/inbox.db",
+        "sqlite:////with%20space/inbox.db",
+        "sqlite:////x/inbox.db?synchronous=full",
+        "sqlite:////x/inbox.db?synchronous=NORMAL",
+        "redis://localhost:6379/0",
+        "rediss://user:password@redis.example:6380",
+        "unix:///run/redis.sock",
+        "redis+sentinel://one:26379,two:26379/main",
+    ],
+)
+def test_an_inbox_is_memory_a_file_or_redis(url: str) -> None:
+    assert read(INBOX_URL=url).inbox_url == url
+    assert read(INBOX_URL=f"  {url} ").inbox_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "inbox.db",
+        "/var/lib/inbox.db",
+        "memory",
+        "memory:",
+        "memory://somewhere",
+        "sqlite",
+        "sqlite:",
+        "sqlite:inbox.db",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite://inbox.db",
+        "sqlite://host/inbox.db",
+        "sqlite:///?synchronous=full",
+        "sqlite:///inbox.db?synchronous=off",
+        "sqlite:///inbox.db?mode=ro",
+        "sqlite:///inbox.db?synchronous=full&x=1",
+        "postgres://db/inbox",
+        "http://localhost:6379",
+        "://",
+        "nonsense",
+    ],
+)
+def test_what_is_no_inbox_is_a_problem(url: str) -> None:
+    assert problem(INBOX_URL=url).startswith("INBOX_URL ")
+
+
+def test_an_inbox_in_memory_is_warned_of() -> None:
+    assert any("INBOX_URL=memory://" in warning for warning in read(INBOX_URL="memory://").warnings())
+    assert not any("INBOX_URL" in warning for warning in read(INBOX_URL="sqlite:///inbox.db").warnings())
+    assert not any("INBOX_URL" in warning for warning in read().warnings())
 
 
 # Several workers

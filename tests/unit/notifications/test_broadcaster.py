@@ -1,18 +1,29 @@
-"""The way of a notification: its offset, its users, its report; one order for every connection."""
+"""The way of a notification: its offset, its users, its report; one order for every connection; each stored first."""
 
 import itertools
 import json
 import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from socket_server.notifications.broadcaster import Broadcaster
+import pytest
+
+from socket_server.errors import RequestError
+from socket_server.inbox.embedded import EmbeddedInbox
+from socket_server.inbox.inbox import Appended, Entry, Inbox, InboxUnavailable, Page, Retention
+from socket_server.inbox.memory import MemoryInbox
+from socket_server.inbox.sqlite import SqliteInbox
+from socket_server.notifications.broadcaster import Broadcaster, Report, Result
 from socket_server.notifications.notification import Broadcast
-from socket_server.notifications.offsets import Offsets
 from socket_server.sessions import SessionManager
 from tests.unit.fakes import RecordingSession, connection
 
 
-def online(*users: str, broken: tuple[str, ...] = ()) -> tuple[Broadcaster, dict[str, list[RecordingSession]]]:
+def online(
+    *users: str, broken: tuple[str, ...] = (), inbox: Inbox | None = None
+) -> tuple[Broadcaster, dict[str, list[RecordingSession]]]:
     """Return a broadcaster, and the sessions of each connection of the users named (twice: two connections)."""
     sessions = SessionManager(max_per_user=20)
     recorded: dict[str, list[RecordingSession]] = {}
@@ -20,24 +31,93 @@ def online(*users: str, broken: tuple[str, ...] = ()) -> tuple[Broadcaster, dict
         added, session = connection(broken=user in broken)
         sessions.add(user, added)
         recorded.setdefault(user, []).append(session)
-    return Broadcaster(sessions, Offsets()), recorded
+    store = MemoryInbox(Retention()) if inbox is None else inbox
+    return Broadcaster(sessions, store, store.open()), recorded
 
 
-def broadcast(*user_ids: str, notification: Any = None) -> Broadcast:
-    return Broadcast(user_ids, len(user_ids), json.dumps(notification or {}).encode(), None)
+def broadcast(*user_ids: str, notification: Any = None, key: str | None = None, ttl_s: float | None = None) -> Broadcast:
+    body = json.dumps(notification or {}).encode()
+    return Broadcast(user_ids, len(user_ids), body, ttl_s, key, b"" if key is None else body)
 
 
-def events(session: RecordingSession) -> list[Any]:
-    assert all(text.startswith("42") for text in session.texts)
-    return [json.loads(text[2:]) for text in session.texts]
+def offsets(session: RecordingSession) -> list[int]:
+    return [int(event[-1]) for event in session.events]
+
+
+def kept(inbox: Inbox, user_id: str) -> Page:
+    return inbox.since(user_id, 0, None, 1_000, 10**9)
+
+
+class Slow:
+    """An inbox whose appends wait for a permission; `batches` notes how many entries each append had."""
+
+    def __init__(self, below: Inbox) -> None:
+        self._below = below
+        self.permitted = threading.Event()
+        self.batches: list[int] = []
+        self.failure: InboxUnavailable | None = None  # of the appends from the second on
+
+    def append(self, entries: Sequence[Entry]) -> Appended:
+        self.batches.append(len(entries))
+        assert self.permitted.wait(30)
+        if self.failure is not None and len(self.batches) > 1:
+            raise self.failure
+        return self._below.append(entries)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._below, name)
+
+
+class Publishers:
+    """Threads that broadcast at once; what became of each, in the order of their making."""
+
+    def __init__(self, broadcaster: Broadcaster, inbox: Slow) -> None:
+        self._broadcaster = broadcaster
+        self._inbox = inbox
+        self._threads: list[threading.Thread] = []
+        self.outcomes: dict[int, Result | InboxUnavailable] = {}
+
+    def send(self, given: Broadcast) -> None:
+        """Begin to send, and return once it is in the inbox's hands or in the queue before it."""
+        number = len(self._threads)
+
+        def run() -> None:
+            try:
+                self.outcomes[number] = self._broadcaster.send(given)
+            except (RequestError, InboxUnavailable) as error:
+                self.outcomes[number] = error
+
+        thread = threading.Thread(target=run)
+        self._threads.append(thread)
+        thread.start()
+        if number == 0:
+            until(lambda: self._inbox.batches)
+        else:
+            until(lambda: len(self._broadcaster._waiting) == number or number in self.outcomes)
+
+    def join(self) -> list[Result | InboxUnavailable]:
+        self._inbox.permitted.set()
+        for thread in self._threads:
+            thread.join()
+        return [self.outcomes[number] for number in range(len(self._threads))]
+
+
+def until(condition: Callable[[], object]) -> None:
+    ends = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < ends, "it did not happen"
+        time.sleep(0.001)
+
+
+# Delivery
 
 
 def test_every_connection_of_every_user_named_gets_the_notification_and_its_offset() -> None:
     broadcaster, recorded = online("1", "1", "2", "3")
     report = broadcaster.send(broadcast("1", "2", notification={"title": "שלום"}))
-    expected = ["notification", {"title": "שלום"}, report.offset]
-    assert [events(session) for session in (*recorded["1"], *recorded["2"])] == [[expected]] * 3
-    assert events(recorded["3"][0]) == []
+    expected = ["notification", {"title": "שלום"}, str(report.offset)]
+    assert [session.events for session in (*recorded["1"], *recorded["2"])] == [[expected]] * 3
+    assert recorded["3"][0].events == []
 
 
 def test_the_report_counts_users_connections_and_what_was_asked() -> None:
@@ -48,7 +128,7 @@ def test_the_report_counts_users_connections_and_what_was_asked() -> None:
         "deliveredTo": 2,
         "totalSockets": 3,
         "requestedUsers": 5,
-        "id": broadcaster.head,
+        "id": str(broadcaster.head),
     }
 
 
@@ -60,10 +140,11 @@ def test_a_connection_that_takes_nothing_more_is_not_counted() -> None:
 
 def test_nobody_connected_is_no_error_and_takes_an_offset_all_the_same() -> None:
     broadcaster, _ = online()
-    before = int(broadcaster.head)
+    before = broadcaster.head
     report = broadcaster.send(broadcast("1"))
     assert (report.delivered_to, report.total_sockets, report.requested_users) == (0, 0, 1)
-    assert int(report.offset) > before
+    assert report.offset > before
+    assert broadcaster.head == report.offset
 
 
 def test_one_encoding_is_shared_by_all_connections() -> None:
@@ -76,22 +157,288 @@ def test_the_notification_goes_out_byte_for_byte() -> None:
     broadcaster, recorded = online("1")
     raw = b'{ "n" : 1.0,"big":123456789012345678901234567890 }'
     report = broadcaster.send(Broadcast(("1",), 1, raw, None))
-    assert recorded["1"][0].packets[0].payload == b'42["notification",%b,"%b"]' % (raw, report.offset.encode())
+    assert recorded["1"][0].packets[0].payload == b'42["notification",%b,"%d"]' % (raw, report.offset)
 
 
-def test_many_publishers_at_once_leave_every_connection_with_growing_offsets() -> None:
-    broadcaster, recorded = online(*(str(number % 10) for number in range(30)))
-    reports: list[str] = []
+def test_broadcasts_sent_together_are_delivered_in_their_order_and_reported_each() -> None:
+    broadcaster, recorded = online("1", "2")
+    given = [broadcast(user, notification={"n": number}) for number, user in enumerate("1212")]
+    reports = broadcaster.send_all([*given, broadcast("1", "2", notification={"n": 4})])
+    assert [isinstance(report, Report) and report.total_sockets for report in reports] == [1, 1, 1, 1, 2]
+    seen = [[event[1]["n"] for event in recorded[user][0].events] for user in "12"]
+    assert seen == [[0, 2, 4], [1, 3, 4]]
+    assert broadcaster.send_all([]) == []
+
+
+def test_many_publishers_at_once_leave_every_connection_with_growing_offsets(tmp_path: Path) -> None:
+    inbox = EmbeddedInbox(str(tmp_path / "inbox.db"), Retention())
+    try:
+        broadcaster, recorded = online(*(str(number % 10) for number in range(30)), inbox=inbox)
+        reports: list[int] = []
+
+        def publish() -> None:
+            reports.extend([broadcaster.send(broadcast(*recorded)).offset for _ in range(100)])
+
+        threads = [threading.Thread(target=publish) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(set(reports)) == 800
+        for session in itertools.chain.from_iterable(recorded.values()):
+            assert offsets(session) == sorted(reports)
+        assert [each.offset for each in kept(inbox, "3").notifications] == sorted(reports)
+    finally:
+        inbox.close()
+
+
+# Storing
+
+
+def test_what_was_sent_is_in_the_inbox_under_its_offset() -> None:
+    inbox = MemoryInbox(Retention())
+    broadcaster, _ = online("1", inbox=inbox)
+    report = broadcaster.send(broadcast("1", "offline", notification={"title": "x"}))
+    for user in ("1", "offline"):
+        (stored,) = kept(inbox, user).notifications
+        assert (stored.offset, json.loads(stored.notification)) == (report.offset, {"title": "x"})
+
+
+def test_a_notification_without_time_to_live_is_delivered_and_not_kept() -> None:
+    inbox = MemoryInbox(Retention())
+    broadcaster, recorded = online("1", inbox=inbox)
+    report = broadcaster.send(broadcast("1", ttl_s=0))
+    assert offsets(recorded["1"][0]) == [report.offset]
+    assert kept(inbox, "1").total == 0
+
+
+def test_nothing_is_delivered_before_it_is_stored() -> None:
+    inbox = Slow(MemoryInbox(Retention()))
+    broadcaster, recorded = online("1", inbox=inbox)
+    publishers = Publishers(broadcaster, inbox)
+    publishers.send(broadcast("1"))
+    time.sleep(0.05)
+    assert recorded["1"][0].events == []
+    publishers.join()
+    assert len(recorded["1"][0].events) == 1
+
+
+def test_publishers_that_come_meanwhile_cost_one_append_and_each_gets_its_own_report() -> None:
+    inbox = Slow(MemoryInbox(Retention()))
+    broadcaster, recorded = online("1", "2", inbox=inbox)
+    publishers = Publishers(broadcaster, inbox)
+    for number in range(10):
+        publishers.send(broadcast(*("1", "2")[: 1 + number % 2], notification={"n": number}))
+    reports = publishers.join()
+    assert inbox.batches == [1, 9]
+    found = {int(event[-1]): event[1]["n"] for event in recorded["1"][0].events}
+    assert [isinstance(report, Report) and found[report.offset] for report in reports] == list(range(10))
+    assert [isinstance(report, Report) and report.delivered_to for report in reports] == [1, 2] * 5
+    assert offsets(recorded["1"][0]) == sorted(found)
+
+
+def test_an_inbox_that_fails_is_told_to_every_publisher_and_nothing_is_delivered() -> None:
+    inbox = Slow(MemoryInbox(Retention()))
+    inbox.failure = InboxUnavailable("the disk is full; make room")
+    broadcaster, recorded = online("1", inbox=inbox)
+    publishers = Publishers(broadcaster, inbox)
+    for number in range(6):
+        publishers.send(broadcast("1", key=str(number)))
+    first, *others = publishers.join()
+    assert isinstance(first, Report)
+    assert [str(error) for error in others] == ["the disk is full; make room"] * 5
+    assert offsets(recorded["1"][0]) == [first.offset]
+    assert broadcaster.head == first.offset
+    inbox.failure = None
+    retried = broadcaster.send(broadcast("1", key="3"))
+    assert (retried.delivered_to, offsets(recorded["1"][0])) == (1, [first.offset, retried.offset])
+
+
+def test_a_store_that_cannot_be_opened_accepts_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    inbox = SqliteInbox(str(tmp_path / "a file" / "inbox.db"), Retention())
+    sessions = SessionManager(max_per_user=20)
+    added, session = connection()
+    sessions.add("1", added)
+    broadcaster = Broadcaster(sessions, inbox, 7)
+    with pytest.raises(InboxUnavailable, match="directory"):
+        broadcaster.send(broadcast("1"))
+    assert session.events == []
+    assert broadcaster.head == 7
+
+
+def test_what_another_process_has_stored_is_delivered_before_what_is_stored_now(tmp_path: Path) -> None:
+    path = str(tmp_path / "inbox.db")
+    inbox, other = SqliteInbox(path, Retention()), SqliteInbox(path, Retention())
+    broadcaster, recorded = online("1", "2", inbox=inbox)
+    other.open()
+    foreign = [other.append([Entry((user,), b'{"from":"other"}')]).outcomes[0] for user in ("1", "2", "1", "nobody")]
+    report = broadcaster.send(broadcast("1", notification={"from": "us"}))
+    assert offsets(recorded["1"][0]) == [foreign[0], foreign[2], report.offset]
+    assert [event[1]["from"] for event in recorded["1"][0].events] == ["other", "other", "us"]
+    assert offsets(recorded["2"][0]) == [foreign[1]]
+    later = other.append([Entry(("2",), b"{}")]).outcomes[0]
+    broadcaster.catch_up()
+    assert offsets(recorded["2"][0]) == [foreign[1], later]
+    assert broadcaster.head == later
+    broadcaster.catch_up()
+    assert len(recorded["2"][0].events) == 2
+    for each in (inbox, other):
+        each.close()
+
+
+# Joining
+
+
+def test_who_is_admitted_gets_what_comes_after_the_head_it_is_told() -> None:
+    broadcaster, _ = online()
+    before = broadcaster.send(broadcast("1"))
+    added, session = connection()
+    head, evicted = broadcaster.admit("1", added)
+    assert (head, evicted) == (before.offset, None)
+    after = broadcaster.send(broadcast("1"))
+    assert offsets(session) == [after.offset]
+
+
+def test_who_is_admitted_while_broadcasts_go_on_misses_nothing_and_gets_nothing_twice() -> None:
+    inbox = MemoryInbox(Retention(max_per_user=100_000))
+    broadcaster, _ = online(inbox=inbox)
+    going = threading.Event()
 
     def publish() -> None:
-        reports.extend([broadcaster.send(broadcast(*recorded)).offset for _ in range(100)])
+        while not going.is_set():
+            broadcaster.send(broadcast("1"))
 
-    threads = [threading.Thread(target=publish) for _ in range(8)]
+    threads = [threading.Thread(target=publish) for _ in range(3)]
     for thread in threads:
         thread.start()
+    admitted = []
+    for _ in range(15):
+        added, session = connection()
+        admitted.append((session, *broadcaster.admit("1", added)))
+        time.sleep(0.005)
+    going.set()
     for thread in threads:
         thread.join()
-    assert len(set(reports)) == 800
-    for session in itertools.chain.from_iterable(recorded.values()):
-        offsets = [int(event[-1]) for event in events(session)]
-        assert offsets == sorted(int(offset) for offset in reports)
+    everything = [each.offset for each in inbox.since("1", 0, None, 10**6, 10**9).notifications]
+    for session, head, _ in admitted:
+        assert offsets(session) == [offset for offset in everything if offset > head]
+
+
+def test_the_oldest_connection_gives_way_to_one_too_many() -> None:
+    broadcaster, recorded = online(*["1"] * 20)
+    added, _ = connection()
+    _, evicted = broadcaster.admit("1", added)
+    assert evicted is not None
+    assert evicted.engine is recorded["1"][0]
+
+
+# Idempotency keys
+
+
+def test_a_repeat_gets_the_first_answer_with_its_counts_and_is_delivered_once() -> None:
+    broadcaster, recorded = online("1", "1")
+    first = broadcaster.send(Broadcast(("1", "2"), 3, b"{}", None, "key", b"digest"))
+    late, _ = connection()
+    broadcaster.admit("1", late)
+    assert broadcaster.send(Broadcast(("1", "2"), 3, b"{}", None, "key", b"digest")) == first
+    assert (first.delivered_to, first.total_sockets, first.requested_users) == (1, 2, 3)
+    assert [len(session.events) for session in recorded["1"]] == [1, 1]
+
+
+def test_a_repeat_gets_the_counts_that_were_true_and_not_those_expected() -> None:
+    broadcaster, _ = online("1", "2", broken=("2",))
+    first = broadcaster.send(broadcast("1", "2", key="key"))
+    assert (first.delivered_to, first.total_sockets) == (1, 1)
+    assert broadcaster.send(broadcast("1", "2", key="key")) == first
+
+
+def test_a_repeat_after_a_restart_gets_the_first_answer(tmp_path: Path) -> None:
+    path = str(tmp_path / "inbox.db")
+    inbox = SqliteInbox(path, Retention())
+    broadcaster, _ = online("1", "2", broken=("2",), inbox=inbox)
+    first = broadcaster.send(broadcast("1", "2", key="key"))
+    inbox.close()
+    inbox = SqliteInbox(path, Retention())
+    broadcaster, recorded = online("1", inbox=inbox)
+    assert broadcaster.send(broadcast("1", "2", key="key")) == first
+    assert recorded["1"][0].events == []
+    inbox.close()
+
+
+def test_a_key_with_another_request_is_refused() -> None:
+    broadcaster, recorded = online("1")
+    broadcaster.send(broadcast("1", key="key"))
+    with pytest.raises(RequestError) as caught:
+        broadcaster.send(broadcast("1", notification={"title": "another"}, key="key"))
+    assert caught.value.status == 422
+    assert len(recorded["1"][0].events) == 1
+
+
+def test_the_same_key_twice_in_one_batch_is_one_notification() -> None:
+    broadcaster, recorded = online("1")
+    first, again, other, next_ = broadcaster.send_all(
+        [
+            broadcast("1", key="key"),
+            broadcast("1", key="key"),
+            broadcast("1", notification={"title": "another"}, key="key"),
+            broadcast("1", key="next"),
+        ]
+    )
+    assert first == again
+    assert isinstance(other, RequestError)
+    assert other.status == 422
+    assert isinstance(first, Report)
+    assert isinstance(next_, Report)
+    assert offsets(recorded["1"][0]) == [first.offset, next_.offset]
+
+
+def test_a_key_that_is_under_way_is_refused_until_it_is_answered() -> None:
+    inbox = Slow(MemoryInbox(Retention()))
+    broadcaster, recorded = online("1", inbox=inbox)
+    publishers = Publishers(broadcaster, inbox)
+    for key in ("key", "other", "key", None):
+        publishers.send(broadcast("1", key=key))
+    first, other, again, none = publishers.join()
+    assert isinstance(again, RequestError)
+    assert again.status == 409
+    assert "key" in again.message
+    assert all(isinstance(each, Report) for each in (first, other, none))
+    assert len(recorded["1"][0].events) == 3
+    assert broadcaster.send(broadcast("1", key="key")) == first
+
+
+def test_of_a_batch_only_what_is_under_way_elsewhere_is_refused() -> None:
+    inbox = Slow(MemoryInbox(Retention()))
+    broadcaster, recorded = online("1", inbox=inbox)
+    publishers = Publishers(broadcaster, inbox)
+    publishers.send(broadcast("1", notification={"n": 0}, key="key"))
+    results: list[Result] = []
+    given = [broadcast("1", notification={"n": number}, key=key) for number, key in enumerate(["new", "key", None], 1)]
+    batch = threading.Thread(target=lambda: results.extend(broadcaster.send_all(given)))
+    batch.start()
+    until(lambda: broadcaster._waiting)
+    publishers.join()
+    batch.join()
+    assert [isinstance(each, RequestError) and each.status for each in results] == [False, 409, False]
+    assert [event[1]["n"] for event in recorded["1"][0].events] == [0, 1, 3]
+    assert broadcaster.send(given[0]) == results[0]
+
+
+def test_a_key_is_free_again_after_a_failure() -> None:
+    inbox = Slow(MemoryInbox(Retention()))
+    inbox.permitted.set()
+    broadcaster, _ = online("1", inbox=inbox)
+    broadcaster.send(broadcast("1"))
+    inbox.failure = InboxUnavailable("gone")
+    for _ in range(2):
+        with pytest.raises(InboxUnavailable):
+            broadcaster.send(broadcast("1", key="key"))
+    inbox.failure = None
+    assert broadcaster.send(broadcast("1", key="key")).delivered_to == 1
+    assert not broadcaster._under_way
+
+
+def test_the_answer_that_a_key_keeps_is_the_report_again() -> None:
+    report = Report(3, 5, 8, 1_700_000_000_000_000)
+    assert Report.of_answer(report.to_answer(), report.offset) == report

@@ -2,6 +2,7 @@
 
 # ruff: noqa: PT017 - what comes may be refused or not, which pytest.raises cannot say
 
+import hashlib
 import json
 import math
 from typing import Any
@@ -12,7 +13,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from socket_server.errors import RequestError
-from socket_server.notifications.notification import MAX_BATCH, MAX_TTL_S, Broadcast, parse, parse_batch
+from socket_server.notifications.notification import (
+    MAX_BATCH,
+    MAX_KEY_LENGTH,
+    MAX_TTL_S,
+    Broadcast,
+    parse,
+    parse_batch,
+)
 
 
 def body(**members: Any) -> bytes:
@@ -180,6 +188,26 @@ def test_metadata_is_an_object(metadata: Any) -> None:
 )
 def test_all_other_fields_pass_through(members: dict[str, Any]) -> None:
     assert json.loads(parse(body(notification=members), 9).notification) == members
+
+
+@pytest.mark.parametrize("user_id", ["\\ud800", "x\\udfff", "\\ude00\\ud83d", "שלום\\ud83d"])
+def test_half_of_a_surrogate_pair_is_nobodys_id(user_id: str) -> None:
+    for ids in (f'"{user_id}"', f'"fine",7,"{user_id}"'):
+        error = refusal(f'{{"userIds":[{ids}],"notification":{{}}}}'.encode())
+        assert error.status == 400
+        assert error.error == f"userIds[{ids.count(',')}] must be Unicode text"
+    (found, other) = parse_batch(
+        f'{{"broadcasts":[{{"userIds":["{user_id}"],"notification":{{}}}},{{"userIds":["1"],"notification":{{}}}}]}}'.encode(),
+        5,
+    )
+    assert isinstance(found, RequestError)
+    assert found.error == "userIds[0] must be Unicode text"
+    assert isinstance(other, Broadcast)
+
+
+def test_a_whole_surrogate_pair_is_an_id_beside_half_of_one_in_the_notification() -> None:
+    request = b'{"userIds":["\\ud83d\\ude00"],"notification":{"title":"\\ud83d"}}'
+    assert parse(request, 9).user_ids == ("\U0001f600",)
 
 
 # ttl
@@ -489,3 +517,93 @@ def test_any_batch_is_broadcasts_and_refusals_or_refused(request_: bytes) -> Non
         assert error.status in (400, 413)
     else:
         assert all(isinstance(each, (Broadcast, RequestError)) for each in found)
+
+
+# Idempotency keys
+
+
+BODY = b'{"userIds":["1"],"notification":{}}'
+
+
+def digest(request: bytes) -> bytes:
+    return hashlib.blake2b(request, digest_size=16).digest()
+
+
+@pytest.mark.parametrize("key", ["a", "0e5ffb10-5be1-4c6c", "a key with spaces", "מפתח", "x" * MAX_KEY_LENGTH, "\xe9"])
+def test_a_key_is_any_printable_text(key: str) -> None:
+    assert parse(BODY, 9, key) == Broadcast(("1",), 1, b"{}", None, key, digest(BODY))
+
+
+@pytest.mark.parametrize("key", ["", "x" * (MAX_KEY_LENGTH + 1), "a\tb", "a\n", "\x00", "\x7f", "\x85", "\u2028", "\ud800"])
+def test_another_key_is_refused_by_its_name(key: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse(BODY, 9, key)
+    assert caught.value.status == 400
+    assert caught.value.error.startswith("Idempotency-Key must be ")
+    assert orjson.dumps({"error": caught.value.error, "message": caught.value.message})
+    item = json.dumps({"userIds": ["1"], "notification": {}, "idempotencyKey": key}).encode()
+    (found,) = parse_batch(b'{"broadcasts":[%b]}' % item, 5)
+    assert isinstance(found, RequestError)
+    assert found.error.startswith("idempotencyKey must be ")
+
+
+@pytest.mark.parametrize("key", [7, 1.5, True, False, [], ["a"], {}])
+def test_a_key_in_a_batch_is_a_string(key: Any) -> None:
+    item = json.dumps({"userIds": ["1"], "notification": {}, "idempotencyKey": key}).encode()
+    (found,) = parse_batch(b'{"broadcasts":[%b]}' % item, 5)
+    assert isinstance(found, RequestError)
+    assert (found.status, found.error.split(" ")[0]) == (400, "idempotencyKey")
+
+
+def test_without_a_key_there_is_no_digest() -> None:
+    assert (parse(BODY, 9).key, parse(BODY, 9).digest) == (None, b"")
+    for item in (BODY, BODY[:-1] + b',"idempotencyKey":null}'):
+        (found,) = parse_batch(b'{"broadcasts":[%b]}' % item, 5)
+        assert isinstance(found, Broadcast)
+        assert (found.key, found.digest) == (None, b"")
+
+
+def test_a_bad_body_is_told_before_a_bad_key() -> None:
+    with pytest.raises(RequestError) as caught:
+        parse(b'{"userIds":["1"]}', 9, "")
+    assert caught.value.error == "notification is required"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        b' {"userIds":["1"],"notification":{}}',
+        b'{"userIds":["1"],"notification":{}}\n',
+        b'{"notification":{},"userIds":["1"]}',
+        b'{"userIds":["1"],"notification":{} }',
+        b'{"userIds":["\\u0031"],"notification":{}}',
+        b'{"userIds":[1],"notification":{}}',
+        b'{"userIds":["1","1"],"notification":{}}',
+        b'{"userIds":["1"],"notification":{},"ttl":null}',
+        b'{"userIds":["1"],"notification":{},"unknown":1}',
+    ],
+)
+def test_the_digest_is_of_the_request_byte_for_byte(other: bytes) -> None:
+    assert parse(BODY, 9, "key").digest == parse(BODY, 9, "another").digest == digest(BODY)
+    assert parse(other, 9, "key").digest == digest(other) != digest(BODY)
+
+
+def test_the_digest_of_a_request_that_is_read_slowly_is_of_its_bytes_too() -> None:
+    for request in (
+        b'{"userIds":[18446744073709551617],"notification":{}}',
+        b'{"userIds":["1"],"notification":{"title":"\\ud800"}}',
+    ):
+        assert parse(request, 9, "key").digest == digest(request)
+
+
+def test_each_broadcast_of_a_batch_has_its_own_key_and_the_digest_of_its_own_bytes() -> None:
+    items = [
+        b'{"userIds":["1"],"notification":{},"idempotencyKey":"a"}',
+        b'{ "idempotencyKey" : "b", "userIds":["1"],"notification":{} }',
+        b'{"userIds":["1"],"notification":{"n":1e2},"idempotencyKey":"c"}',
+    ]
+    for chosen in (items, items[::-1], items[1:]):
+        found = parse_batch(b'{"broadcasts": [%b ] }' % b" ,\n".join(chosen), 5)
+        assert [each.digest for each in found if isinstance(each, Broadcast)] == [digest(item) for item in chosen]
+    keys = [each.key for each in parse_batch(b'{"broadcasts":[%b]}' % b",".join(items), 5) if isinstance(each, Broadcast)]
+    assert keys == ["a", "b", "c"]

@@ -111,19 +111,31 @@ def test_a_packet_of_the_stock_servers_is_taken_as_ours(upstream: engineio.packe
 # Socket.IO, outwards
 
 
-def test_the_answer_to_a_connect_carries_the_sid() -> None:
-    assert encode_connect("wZX3oN0bSVIhsaknAAAI").text == '40{"sid":"wZX3oN0bSVIhsaknAAAI"}'
+def test_the_answer_to_a_connect_carries_the_sid_and_the_pid() -> None:
+    assert encode_connect("wZX3oN0bSVIhsaknAAAI", "Tq.17").text == '40{"sid":"wZX3oN0bSVIhsaknAAAI","pid":"Tq.17"}'
 
 
 def test_an_event_is_an_array_of_its_name_and_arguments() -> None:
-    assert encode_event("foo").text == '42["foo"]'
     assert encode_event("pong", None).text == '42["pong",null]'
     assert encode_event("x", {"he": "ש"}, 1, [True]).text == '42["x",{"he":"ש"},1,[true]]'
 
 
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (["foo"], '42["foo",null]'),
+        (["x", "y"], '42["x","y",null]'),
+        (["x", ["y"]], '42["x",["y"]]'),
+        (["x", ""], '42["x","",null]'),
+    ],
+)
+def test_no_client_takes_the_end_of_an_event_for_an_offset(event: list[Any], text: str) -> None:
+    assert encode_event(*event).text == text
+
+
 def test_a_notification_is_its_own_bytes_then_the_offset() -> None:
     raw = b'{ "a" : 1.0, "big":123456789012345678901234567890 }'
-    packet = encode_notification(raw, "1700000000000000")
+    packet = encode_notification(raw, 1_700_000_000_000_000)
     assert packet.payload == b'42["notification",' + raw + b',"1700000000000000"]'
     assert packet.frame.endswith(packet.payload)
 
@@ -407,7 +419,9 @@ def test_events_outwards_are_read_by_the_stock_implementation(name: str, argumen
         assert any(0xD800 <= ord(character) < 0xE000 for character in name)
         return
     packet = socketio.packet.Packet(encoded_packet=text[1:])
-    assert (text[0], packet.packet_type, packet.data) == ("4", socketio.packet.EVENT, [name, *arguments])
+    event = [name, *arguments]
+    end = [None] if isinstance(event[-1], str) else []
+    assert (text[0], packet.packet_type, packet.data) == ("4", socketio.packet.EVENT, event + end)
     assert packet.namespace in (None, "/")
 
 
@@ -442,4 +456,4 @@ def test_any_json_takes_its_attachments_or_is_a_value_error(data: Any) -> None:
 
 def test_base64_is_the_standard_alphabet() -> None:
     assert decode_payload(b"b" + base64.b64encode(b"\xfb\xff\xfe")) == [b"\xfb\xff\xfe"]
-    assert orjson.loads(encode_event("a").payload[2:]) == ["a"]
+    assert orjson.loads(encode_event("a", 1).payload[2:]) == ["a", 1]

@@ -29,9 +29,17 @@ def test_an_emit_reaches_everybody() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "event"), [(None, ["x"]), ("a", ["x", "a"]), (("a", 1), ["x", "a", 1]), ([1, 2], ["x", [1, 2]]), ((), ["x"])]
+    ("data", "event"),
+    [
+        (None, ["x", None]),
+        ("a", ["x", "a", None]),
+        (("a", 1), ["x", "a", 1]),
+        ((1, "a"), ["x", 1, "a", None]),
+        ([1, 2], ["x", [1, 2]]),
+        ((), ["x", None]),
+    ],
 )
-def test_a_tuple_is_several_arguments_and_all_else_is_one(data: Any, event: list[Any]) -> None:
+def test_a_tuple_is_several_arguments_and_none_of_them_ends_like_an_offset(data: Any, event: list[Any]) -> None:
     rooms, _, sessions = filled(1)
     rooms.emit("x", data, "/")
     assert received(sessions) == [[event]]

@@ -24,11 +24,16 @@ class Owner:
     def __init__(self) -> None:
         self.messages: list[Any] = []
         self.losses: list[str] = []
+        self.drains = 0
 
     def message(self, websocket: WebSocket, data: str | bytes) -> None:
         self.messages.append(data)
         if data == "fail":
             raise RuntimeError("on purpose")
+
+    def drained(self, websocket: WebSocket) -> None:
+        assert not websocket.unsent
+        self.drains += 1
 
     def lost(self, websocket: WebSocket, reason: str) -> None:
         self.losses.append(reason)
@@ -115,6 +120,10 @@ def test_what_the_kernel_does_not_take_waits_in_order(pair: tuple[WebSocket, soc
     assert websocket._watch_write is None
     assert websocket._backlog_bytes == 0
     assert owner.losses == []
+    assert owner.drains == 1
+    assert websocket.send(b"\x8a\x00")
+    gevent.sleep(0.01)
+    assert owner.drains == 1, "nothing had to wait"
 
 
 def test_a_slow_consumer_is_cut(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
@@ -129,6 +138,42 @@ def test_a_slow_consumer_is_cut(pair: tuple[WebSocket, socket.socket, Owner]) ->
     assert owner.losses == ["slow consumer"]
     assert not websocket.send(frame)
     assert not websocket.open
+
+
+def test_one_frame_larger_than_the_backlog_may_be_is_not_cut_and_the_next_one_is(
+    pair: tuple[WebSocket, socket.socket, Owner],
+) -> None:
+    websocket, _, owner = pair
+    websocket.start()
+    large = frames.encode(frames.BINARY, bytes(3 * LIMITS.send_backlog_bytes))
+    assert websocket.send(large)
+    assert websocket.unsent
+    assert owner.losses == []
+    assert not websocket.send(b"\x8a\x00")
+    assert owner.losses == ["slow consumer"]
+    assert not websocket.open
+
+
+def test_frames_larger_than_the_backlog_may_be_go_out_one_after_the_other(
+    pair: tuple[WebSocket, socket.socket, Owner],
+) -> None:
+    websocket, client, owner = pair
+    websocket.start()
+    large = frames.encode(frames.BINARY, bytes(3 * LIMITS.send_backlog_bytes))
+    for count in range(1, 4):
+        assert websocket.send(large)
+        assert received(client, len(large)) == large
+        until(lambda count=count: owner.drains == count)  # type: ignore[misc]
+    assert owner.losses == []
+
+
+def test_behind_a_small_frame_that_waits_a_large_one_is_cut(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
+    websocket, _, owner = pair
+    websocket.start()
+    while not websocket.unsent:
+        assert websocket.send(frames.encode(frames.BINARY, bytes(1_000)))
+    assert not websocket.send(frames.encode(frames.BINARY, bytes(LIMITS.send_backlog_bytes)))
+    assert owner.losses == ["slow consumer"]
 
 
 def test_a_client_that_closes_gets_its_code_back(pair: tuple[WebSocket, socket.socket, Owner]) -> None:

@@ -1,0 +1,189 @@
+"""Where a client was when it left, from whatever it sends for that."""
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from socket_server.notifications.positions import (
+    Position,
+    new_pid,
+    of_handshake,
+    parse_offset,
+    pid_of,
+    with_event,
+)
+
+PID = "Gq3vX-_0aBcD.100"  # its client started at 100
+ABSENT = object()
+
+# Of all JSON types, and none of them an offset.
+GARBAGE = [
+    "",
+    "x",
+    "-1",
+    "+1",
+    "1.0",
+    "1e3",
+    " 1",
+    "1 ",
+    "٣",
+    "1" * 20,
+    "0x1f",
+    -1,
+    1.0,
+    1e18,
+    10**19,
+    True,
+    False,
+    [],
+    ["1"],
+    {},
+]
+
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.integers(0, 10**19).map(str),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3),
+    max_leaves=5,
+)
+
+
+def auth(**members: Any) -> dict[str, Any]:
+    return {"token": "x"} | {name: value for name, value in members.items() if value is not ABSENT}
+
+
+# Offsets
+
+
+@pytest.mark.parametrize(
+    ("value", "offset"),
+    [
+        ("0", 0),
+        ("1700000000000000", 1_700_000_000_000_000),
+        ("007", 7),
+        ("9" * 19, 10**19 - 1),
+        (0, 0),
+        (1_700_000_000_000_000, 1_700_000_000_000_000),
+    ],
+)
+def test_an_offset_is_a_decimal_string_or_a_whole_number(value: Any, offset: int) -> None:
+    assert parse_offset(value) == offset
+
+
+@pytest.mark.parametrize("value", [None, *GARBAGE], ids=repr)
+def test_anything_else_is_no_offset(value: Any) -> None:
+    assert parse_offset(value) is None
+
+
+# Pids
+
+
+def test_a_pid_carries_where_its_client_started_and_is_no_others() -> None:
+    pids = {new_pid(1_700_000_000_000_000) for _ in range(1_000)}
+    assert len(pids) == 1_000
+    for pid in pids:
+        assert pid_of({"pid": pid}) == pid
+        assert of_handshake({"pid": pid}) == Position(1_700_000_000_000_000)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, "", ".", "x", "x.", ".5", "x.-1", "x.y", "x.5.6", "x.٣", "x.5 ", "x." + "1" * 20, "x" * 63 + ".5", 7, True, []],
+    ids=repr,
+)
+def test_what_this_server_never_gave_is_no_pid(value: Any) -> None:
+    assert pid_of(auth(pid=value)) is None
+    assert of_handshake(auth(pid=value)) is None
+
+
+@pytest.mark.parametrize("value", [None, "x", 7, [], True])
+def test_a_handshake_without_an_object_brings_nothing(value: Any) -> None:
+    assert pid_of(value) is None
+    assert of_handshake(value) is None
+
+
+# Which of them counts
+
+
+@pytest.mark.parametrize(
+    ("pid", "offset", "last_id", "event", "after"),
+    [
+        # Nothing: a new client starts now.
+        (ABSENT, ABSENT, ABSENT, ABSENT, None),
+        (None, None, None, None, None),
+        # The stock client's own word comes first, whatever else there is.
+        (PID, "200", ABSENT, ABSENT, 200),
+        (PID, "200", "150", ABSENT, 200),
+        (PID, "200", "250", ABSENT, 200),
+        (PID, "200", ABSENT, "250", 200),
+        (PID, "200", "150", "250", 200),
+        ("another server's", "200", "150", ABSENT, 200),
+        # Then the application's: of the event, of the handshake.
+        (PID, ABSENT, ABSENT, "250", 250),
+        (PID, ABSENT, "150", "250", 250),
+        (ABSENT, ABSENT, "150", "250", 250),
+        (ABSENT, ABSENT, ABSENT, "250", 250),
+        (PID, ABSENT, "150", ABSENT, 150),
+        (PID, None, "150", None, 150),
+        (ABSENT, ABSENT, "150", ABSENT, 150),
+        # Then where the client started.
+        (PID, ABSENT, ABSENT, ABSENT, 100),
+        (PID, None, None, None, 100),
+        # An offset is the stock client's only beside its pid.
+        (ABSENT, "200", ABSENT, ABSENT, None),
+        (ABSENT, "200", "150", ABSENT, 150),
+        (None, "200", ABSENT, "250", 250),
+    ],
+)
+def test_the_position_that_counts(pid: Any, offset: Any, last_id: Any, event: Any, after: int | None) -> None:
+    position = with_event(of_handshake(auth(pid=pid, offset=offset, lastId=last_id)), auth(lastId=event))
+    assert (None if position is None else position.after) == after
+    assert (position is None) == (after is None)
+
+
+@pytest.mark.parametrize("garbage", GARBAGE, ids=repr)
+def test_an_offset_that_is_none_is_a_position_that_nobody_knows(garbage: Any) -> None:
+    unknown = Position(None)
+    assert of_handshake(auth(lastId=garbage)) == unknown
+    assert with_event(None, auth(lastId=garbage)) == unknown
+    assert with_event(Position(150), auth(lastId=garbage)) == unknown
+    # Where the stock client's own word is unreadable, an older one does not stand in for it.
+    assert of_handshake(auth(pid=PID, offset=garbage, lastId="150")) == Position(None, certain=True)
+    assert with_event(of_handshake(auth(pid=PID, offset=garbage)), auth(lastId="150")) == Position(None, certain=True)
+
+
+def test_without_a_last_id_the_event_changes_nothing() -> None:
+    for position in (None, Position(5), Position(5, certain=True), Position(None)):
+        for data in (None, "x", 7, [], ["lastId"], {}, {"lastId": None}, {"userId": "1", "offset": "9", "pid": PID}):
+            assert with_event(position, data) is position
+
+
+def test_numbers_and_strings_are_the_same_position() -> None:
+    for offset, last_id in itertools.product((200, "200"), (150, "150")):
+        assert of_handshake(auth(pid=PID, offset=offset, lastId=last_id)) == Position(200, certain=True)
+        assert of_handshake(auth(lastId=last_id)) == Position(150)
+
+
+@given(
+    any_json | st.fixed_dictionaries({}, optional=dict.fromkeys(("pid", "offset", "lastId"), any_json)),
+    any_json | st.fixed_dictionaries({}, optional={"lastId": any_json}),
+)
+@example({"pid": PID, "offset": "\ud800"}, {"lastId": float("nan")})
+@example({"pid": "x.1", "offset": 10**400}, None)
+def test_any_json_is_a_position_or_none(handshake: Any, event: Any) -> None:
+    pid = pid_of(handshake)
+    assert pid is None or pid == handshake["pid"]
+    position = with_event(of_handshake(handshake), event)
+    if position is not None and position.after is not None:
+        assert type(position.after) is int
+        assert 0 <= position.after < 10**19
+
+
+@given(st.integers(0, 10**19 - 1))
+def test_what_the_server_says_it_understands_again(offset: int) -> None:
+    assert parse_offset(str(offset)) == parse_offset(offset) == offset
+    pid = new_pid(offset)
+    assert pid_of({"pid": pid}) == pid
+    assert of_handshake({"pid": pid}) == Position(offset)
