@@ -58,8 +58,8 @@ class EmbeddedInbox:
     def open(self) -> int:
         return self._number(self._ask(messages.Open(), _WRITES))
 
-    def append(self, entries: Sequence[Entry]) -> Appended:
-        reply = self._ask(messages.Append(tuple(entries)), _WRITES)
+    def append(self, entries: Sequence[Entry], after: int | None = None) -> Appended:
+        reply = self._ask(messages.Append(tuple(entries), after), _WRITES)
         assert isinstance(reply, messages.HasAppended)
         return reply.appended
 

@@ -65,7 +65,7 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A notification with its users, as another process stored it."""
+    """A notification with its users."""
 
     offset: int
     user_ids: tuple[str, ...]
@@ -76,7 +76,7 @@ class Record:
 class Appended:
     """What became of entries: for each, in order, its offset or the Repeat that it is.
 
-    others: what other processes have stored since the last append, oldest first; all of it lies before these offsets.
+    others: what was stored before them and the caller has not delivered, oldest first.
     """
 
     outcomes: tuple[int | Repeat, ...]
@@ -109,8 +109,13 @@ class Inbox(Protocol):
     def open(self) -> int:
         """Make ready and return the head: the newest offset given, or where the store's life began."""
 
-    def append(self, entries: Sequence[Entry]) -> Appended:
-        """Store entries together, all or none; they are durable (as far as the store is) when this returns."""
+    def append(self, entries: Sequence[Entry], after: int | None = None) -> Appended:
+        """Store entries together, all or none; they are durable (as far as the store is) when this returns.
+
+        after: the newest offset that the caller has delivered; None: it delivers nothing. What lies between it and these
+        entries comes back as Appended.others: what another process has stored (a reload), and what an append of the
+        caller's own has stored whose answer was lost. What is live only (ttl_s 0) may be missing there.
+        """
 
     def amend(self, key: str, answer: bytes) -> None:
         """Set another answer for a claimed key."""

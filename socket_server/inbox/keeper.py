@@ -25,8 +25,8 @@ def answer(store: SqliteInbox, request: messages.Request) -> messages.Reply:
         match request:
             case messages.Open():
                 return messages.Done(store.open())
-            case messages.Append(entries):
-                return messages.HasAppended(store.append(entries))
+            case messages.Append(entries, after):
+                return messages.HasAppended(store.append(entries, after))
             case messages.Amend(key, text):
                 store.amend(key, text)
             case messages.Since(reads):

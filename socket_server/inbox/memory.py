@@ -111,7 +111,7 @@ class MemoryInbox:
     def open(self) -> int:
         return self._head
 
-    def append(self, entries: Sequence[Entry]) -> Appended:
+    def append(self, entries: Sequence[Entry], after: int | None = None) -> Appended:
         outcomes: list[int | Repeat] = []
         with self._lock:
             now = self._clock()

@@ -20,6 +20,7 @@ class Append(msgspec.Struct, tag=True, frozen=True):
     """Reply: Appended."""
 
     entries: tuple[Entry, ...]
+    after: int | None
 
 
 class Amend(msgspec.Struct, tag=True, frozen=True):

@@ -7,7 +7,8 @@ Under one prefix, whose hash tag keeps all of it together:
 
     head         the newest offset given
     began        where the store's life began; after a flush it begins anew
-    log          a stream of all notifications, as `<offset>-0` with `users` (a MessagePack array) and `body`: the last hour
+    log          a stream of all notifications, as `<offset>-0` with `users` (a MessagePack array) and `body`: the last
+                 ten minutes, forgotten users included
     body:<n>     the notification with offset n, once for all its users: how many lists name it (8 digits), then its bytes
     user:<id>    a user's list, oldest first: offsets, as `<n>`, or `<n>:<expires>` where its own ttl ends it before
                  retention does; in front of them `d<n>` where retention by count, or forgetting, has dropped up to n
@@ -51,7 +52,7 @@ PREFIX = "{socket-server}:"
 LOG = PREFIX + "log"
 
 # How far back the log goes: a node that was away for longer has its clients recover from their inboxes.
-LOG_S = 3_600
+LOG_S = 600
 LOG_LENGTH = 100_000  # notifications
 
 CONNECT_TIMEOUT_S = 3.0
@@ -130,9 +131,9 @@ local function unlist(gone)
 end
 """
 
-# Six arguments an entry, from the ninth on: users, body, own ttl in microseconds ('': none), the idempotency key's key (''
-# without one), digest, answer. Without entries it only shows that it could write. Returns the head, then for each entry its
-# offset, or the array that the idempotency key holds.
+# Six arguments an entry, from the tenth on: users, body, own ttl in microseconds ('': none), the idempotency key's key (''
+# without one), digest, answer. Without entries it only shows that it could write. Returns the head, the log after the ninth
+# argument (none where that is ''), then for each entry its offset, or the array that the idempotency key holds.
 _APPEND = (
     _PRELUDE
     + """
@@ -151,7 +152,12 @@ if anew and redis.call('EXISTS', log) == 1 then
 end
 note_head()
 
-local outcomes, gone = {''}, {}
+local after, others = tonumber(ARGV[9]), {}
+if after and after < head then
+  others = redis.call('XRANGE', log, '(' .. text(after) .. '-0', '+')
+end
+
+local outcomes, gone = {'', others}, {}
 
 local function push(user, element, expiry)
   local key = prefix .. 'user:' .. user
@@ -170,7 +176,7 @@ local function push(user, element, expiry)
   redis.call('PEXPIRE', key, expiry)
 end
 
-for at = 9, #ARGV, 6 do
+for at = 10, #ARGV, 6 do
   local users, body, own_ttl, claim = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
   local first = claim ~= '' and redis.call('HMGET', claim, 'offset', 'digest', 'answer')
   if first and first[1] and tonumber(first[1]) > now - claimed_for then
@@ -201,7 +207,7 @@ for at = 9, #ARGV, 6 do
   end
 end
 unlist(gone)
-if #outcomes > 1 then
+if #outcomes > 2 then
   redis.call('XTRIM', log, 'MINID', '~', text(math.max(0, head - log_span)))
 end
 outcomes[1] = text(head)
@@ -319,13 +325,16 @@ class RedisInbox:
             self._look_around()
             return self._try()
 
-    def append(self, entries: Sequence[Entry]) -> Appended:
-        if not entries:
+    def append(self, entries: Sequence[Entry], after: int | None = None) -> Appended:
+        if not entries and after is None:
             return Appended(())
         with self._asking(self._writing):
-            head, *outcomes = self._append(args=self._append_arguments(entries))
+            head, others, *outcomes = self._append(args=self._append_arguments(entries, after))
             self._heard(head)
-        return Appended(tuple(_outcome(each) for each in outcomes))
+        return Appended(
+            tuple(_outcome(each) for each in outcomes),
+            tuple(record(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in others),
+        )
 
     def amend(self, key: str, answer: bytes) -> None:
         with self._asking(self._writing):
@@ -364,9 +373,10 @@ class RedisInbox:
     def _arguments(self) -> list[str | bytes | int]:
         return [PREFIX, "" if self._clock is None else self._clock(), self._head, self._ttl]
 
-    def _append_arguments(self, entries: Sequence[Entry]) -> list[str | bytes | int]:
+    def _append_arguments(self, entries: Sequence[Entry], after: int | None) -> list[str | bytes | int]:
         arguments = self._arguments()
         arguments += [self._retention.max_per_user, IDEMPOTENCY_S * MICROSECONDS, LOG_LENGTH, LOG_S * MICROSECONDS]
+        arguments.append("" if after is None else after)
         for entry in entries:
             own_ttl: int | str = ""
             if entry.ttl_s is not None and entry.ttl_s < self._retention.ttl_s:
@@ -378,7 +388,7 @@ class RedisInbox:
 
     def _try(self) -> int:
         """Append nothing, which writes all the same; return the head."""
-        head, *_ = self._append(args=self._append_arguments(()))
+        head, *_ = self._append(args=self._append_arguments((), None))
         self._heard(head)
         return int(head)
 

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -43,6 +43,8 @@ INDEX_AT = 400_000
 SLICE_S = 0.002
 # They go there after so long in any case.
 INDEX_EVERY_S = 300.0
+# Another process on the same file looks for what this one stores within so long.
+HANDOVER_S = 5
 # How often retention by age is looked after, and how often all posting lists are looked through for it.
 PURGE_EVERY_S = 1.0
 SWEEP_EVERY_S = 3_600.0
@@ -56,7 +58,7 @@ _SCHEMA = (
     # refs: on how many users' lists it is; expires: when its own ttl ends it, where that is before retention does.
     "CREATE TABLE notifications (offset INTEGER PRIMARY KEY, refs INTEGER NOT NULL, expires INTEGER, body BLOB NOT NULL)",
     "CREATE INDEX expiring ON notifications (expires) WHERE expires IS NOT NULL",
-    # users: of a notification that is not in their posting lists yet, a MessagePack array.
+    # users: of a notification that may be in no posting list yet, or not delivered; a MessagePack array.
     "CREATE TABLE pending (offset INTEGER PRIMARY KEY, users BLOB NOT NULL)",
     postings.SCHEMA,
     "CREATE TABLE claims (key TEXT PRIMARY KEY, offset INTEGER NOT NULL, digest BLOB NOT NULL, answer BLOB NOT NULL)"
@@ -93,7 +95,7 @@ class SqliteInbox:
         self._began = 0
         self._head = 0
         self._postings = Postings(retention.max_per_user)
-        self._others: list[Record] = []  # what other processes have stored, until the next append hands it out
+        self._delivered = 0  # up to where the caller has delivered, by its own account
         self._seen_version = 0  # of the data; another number when another process has committed
         self._moving_up_to = 0  # the head when the posting lists began to move to the disk
         self._next_index = time.monotonic() + INDEX_EVERY_S
@@ -105,11 +107,12 @@ class SqliteInbox:
         self._ready()
         return self._head
 
-    def append(self, entries: Sequence[Entry]) -> Appended:
+    def append(self, entries: Sequence[Entry], after: int | None = None) -> Appended:
         outcomes: list[int | Repeat] = []
         kept: list[tuple[int, Entry]] = []
         with self._writing() as db:
             now, head = self._clock(), self._head
+            others = tuple(self._stored_after(db, after)) if after is not None and after < head else ()
             for entry in entries:
                 repeat = self._claimed(db, entry.claim, now)
                 if repeat is not None:
@@ -131,10 +134,9 @@ class SqliteInbox:
             )
             if not kept or kept[-1][0] < head:
                 self._note_head(db, head)
-        self._head = head
+        self._head, self._delivered = head, head if after is None else after
         for at, entry in kept:
             self._postings.add(at, entry.user_ids)
-        others, self._others = tuple(self._others), []
         return Appended(tuple(outcomes), others)
 
     def amend(self, key: str, answer: bytes) -> None:
@@ -168,9 +170,10 @@ class SqliteInbox:
     def forget(self, user_id: str) -> int:
         kept = self.since(user_id, 0, None, 0, 0).total
         with self._writing(erasing=True) as db:
-            self._unref(db, Counter(self._postings.forget(db, user_id, self._head)))
+            offsets = self._postings.forget(db, user_id, self._head)
+            self._unref(db, Counter(offsets))
+            self._strike_out(db, user_id, offsets)
         self._postings.forgotten(user_id)
-        self._next_index = 0.0  # `pending` still names the user
         return kept
 
     def check(self) -> None:
@@ -241,7 +244,6 @@ class SqliteInbox:
         (self._began,) = db.execute("SELECT value FROM meta WHERE name = 'began'").fetchone()
         self._postings = Postings(self._retention.max_per_user)
         self._head = 0
-        self._others = []
         self._take_in(db)
         db.execute("COMMIT")
 
@@ -249,12 +251,8 @@ class SqliteInbox:
         """Take in what is in the file beyond the head."""
         (self._seen_version,) = db.execute("PRAGMA data_version").fetchone()
         pending = db.execute("SELECT offset, users FROM pending WHERE offset > ? ORDER BY offset", (self._head,))
-        pairs = [(offset, _decode_users(users)) for offset, users in pending]
-        for offset, users in pairs:
-            self._postings.add(offset, users)
-        if self._head:
-            bodies = dict(db.execute("SELECT offset, body FROM notifications WHERE offset > ?", (self._head,)))
-            self._others += [Record(offset, users, bodies[offset]) for offset, users in pairs if offset in bodies]
+        for offset, users in pending:
+            self._postings.add(offset, _decode_users(users))
         (noted,) = db.execute("SELECT value FROM meta WHERE name = 'head'").fetchone()
         (newest,) = db.execute("SELECT max(offset) FROM notifications").fetchone()
         self._head = max(self._head, self._began, noted, newest or 0)
@@ -318,6 +316,27 @@ class SqliteInbox:
     def _claim(self, db: sqlite3.Connection, claim: Claim, offset: int) -> None:
         db.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?)", (claim.key, offset, claim.digest, claim.answer))
 
+    def _stored_after(self, db: sqlite3.Connection, after: int) -> Iterator[Record]:
+        for offset, users, body in db.execute(
+            "SELECT offset, users, body FROM pending JOIN notifications USING (offset) WHERE offset > ? ORDER BY offset",
+            (after,),
+        ):
+            yield Record(offset, _decode_users(users), body)
+
+    def _strike_out(self, db: sqlite3.Connection, user_id: str, offsets: Iterable[int]) -> None:
+        """Take a user out of the lists in `pending`."""
+        found = db.execute(
+            f"SELECT offset, users FROM pending WHERE offset IN {_AMONG}",  # noqa: S608 - a constant
+            (json.dumps(sorted(offsets)),),
+        ).fetchall()
+        db.executemany(
+            "UPDATE pending SET users = ? WHERE offset = ?",
+            [
+                (_encode_users([each for each in _decode_users(users) if each != user_id]), offset)
+                for offset, users in found
+            ],
+        )
+
     def _note_head(self, db: sqlite3.Connection, head: int) -> None:
         """Keep the head apart: the offset of what was never kept, or is deleted, must not come again."""
         db.execute("UPDATE meta SET value = ? WHERE name = 'head'", (head,))
@@ -358,8 +377,10 @@ class SqliteInbox:
             self._unref(db, gone)
         self._postings.moved(users)
         if not self._postings.moving:
+            # What an append may still have to hand out stays, though the posting lists have it now.
+            delivered = min(self._delivered, self._clock() - HANDOVER_S * MICROSECONDS)
             with self._writing() as db:
-                db.execute("DELETE FROM pending WHERE offset <= ?", (self._moving_up_to,))
+                db.execute("DELETE FROM pending WHERE offset <= ?", (min(self._moving_up_to, delivered),))
 
     def _purge_slice(self) -> bool:
         """Delete notifications and claims whose time is over; return whether there may be more."""

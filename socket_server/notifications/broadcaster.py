@@ -6,7 +6,7 @@ that come meanwhile make up the next batch: together they cost one commit, and o
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,11 +79,17 @@ class Broadcaster:
         self._waiting: list[_Post] = []
         self._moment = threading.Lock()  # in which an audience and the head belong together; held for no I/O
         self._under_way: set[str] = set()  # idempotency keys
+        self._behind = False
 
     @property
     def head(self) -> int:
         """The newest offset that has gone out, or is going out, to those who are connected."""
         return self._head
+
+    @property
+    def behind(self) -> bool:
+        """Whether something may be stored that has not gone out: the inbox's last answer was lost. See catch_up()."""
+        return self._behind
 
     def admit(self, user_id: str, connection: Connection) -> tuple[int, Connection | None]:
         """Register a connection: from the returned offset on it is sent everything, what lies before it is not.
@@ -107,25 +113,35 @@ class Broadcaster:
         """Store broadcasts together and deliver them in this order. Raises InboxUnavailable: none of them was accepted."""
         keys = {broadcast.key for broadcast in broadcasts if broadcast.key is not None}
         conflicts = self._reserve(keys) if keys else keys
-        post = _Post([each for each in broadcasts if each.key not in conflicts] if conflicts else broadcasts)
         try:
-            self._waiting.append(post)
-            with self._turn:
-                if post.results is None and post.error is None:
-                    self._serve_all()
+            if not conflicts:
+                return self._wait_for_turn(_Post(broadcasts))
+            others = [each for each in broadcasts if each.key not in conflicts]
+            results = iter(self._wait_for_turn(_Post(others)) if others else ())
         finally:
             self._under_way -= keys - conflicts
-        if post.error is not None:
-            raise post.error
-        assert post.results is not None
-        if not conflicts:
-            return post.results
-        results = iter(post.results)
         return [_under_way(each.key) if each.key in conflicts else next(results) for each in broadcasts]
 
     def catch_up(self) -> None:
-        """Deliver what another process has stored meanwhile (the worker before a reload, finishing)."""
-        self.send_all([])
+        """Deliver what is stored and has not gone out: where the answer of an append was lost, and what another process has
+        stored meanwhile (the worker before a reload, finishing). Raises InboxUnavailable."""
+        self._wait_for_turn(_Post(()))
+
+    def in_turn(self, act: Callable[[int], object]) -> None:
+        """Call act with the head while no notification is on its way: what it sends, which must not block, comes after all
+        up to there and before all that is newer."""
+        with self._turn:
+            act(self._head)
+
+    def _wait_for_turn(self, post: _Post) -> list[Result]:
+        self._waiting.append(post)
+        with self._turn:
+            if post.results is None and post.error is None:
+                self._serve_all()
+        if post.error is not None:
+            raise post.error
+        assert post.results is not None
+        return post.results
 
     def _reserve(self, keys: set[str]) -> set[str]:
         """Take idempotency keys into use; return those that others are using now."""
@@ -142,7 +158,10 @@ class Broadcaster:
         try:
             results = self._store_and_deliver([broadcast for post in posts for broadcast in post.broadcasts])
         except InboxUnavailable as error:
-            _log.error("refused %d broadcasts: %s", sum(len(post.broadcasts) for post in posts), error)
+            self._behind = True
+            refused = sum(len(post.broadcasts) for post in posts)
+            if refused:
+                _log.error("refused %d broadcasts: %s", refused, error)
             for post in posts:
                 post.error = error
             return
@@ -158,7 +177,8 @@ class Broadcaster:
     def _store_and_deliver(self, broadcasts: Sequence[Broadcast]) -> list[Result]:
         started = time.perf_counter()
         entries = [self._entry(broadcast) for broadcast in broadcasts]
-        appended = self._inbox.append(entries)
+        appended = self._inbox.append(entries, self._head)
+        self._behind = False
         stored = time.perf_counter()
         with self._moment:
             deliveries: list[Delivery] = []
@@ -172,16 +192,17 @@ class Broadcaster:
                     audiences.append(self._line_up(deliveries, outcome, broadcast.notification, broadcast.user_ids))
         missed = fan_out(deliveries)
         results: list[Result] = []
+        settled: dict[int, bytes] = {}  # offset -> the true answer under its key
         for broadcast, entry, outcome, audience in zip(broadcasts, entries, appended.outcomes, audiences, strict=True):
             if audience is None:
                 assert isinstance(outcome, Repeat)
-                results.append(_repeated(broadcast, outcome))
+                results.append(_repeated(broadcast, outcome, settled.get(outcome.offset, outcome.answer)))
                 continue
             assert isinstance(outcome, int)
             users, sockets = reached(audience, missed)
             report = Report(users, sockets, broadcast.requested_users, outcome)
             if entry.claim is not None:
-                self._settle(entry.claim, report)
+                settled[outcome] = self._settle(entry.claim, report)
             results.append(report)
             _log.debug("id=%d users=%d delivered=%d sockets=%d", outcome, broadcast.requested_users, users, sockets)
         ended = time.perf_counter()
@@ -203,8 +224,8 @@ class Broadcaster:
             claim = Claim(broadcast.key, broadcast.digest, expected.to_answer())
         return Entry(broadcast.user_ids, broadcast.notification, broadcast.ttl_s, claim)
 
-    def _settle(self, claim: Claim, report: Report) -> None:
-        """Keep the true answer, where the expected one has turned out wrong."""
+    def _settle(self, claim: Claim, report: Report) -> bytes:
+        """Keep the true answer, where the expected one has turned out wrong; return it."""
         answer = report.to_answer()
         if answer != claim.answer:
             try:
@@ -212,6 +233,7 @@ class Broadcaster:
             except InboxUnavailable as error:
                 # The notification is stored and delivered; only a repeat's counts would be those expected before.
                 _log.warning("the answer of id=%d is kept as it was expected: %s", report.offset, error)
+        return answer
 
     def _line_up(self, deliveries: list[Delivery], offset: int, notification: bytes, user_ids: Sequence[str]) -> Audience:
         audience = self._sessions.connections_of(user_ids)
@@ -232,9 +254,9 @@ def reached(audience: Audience, missed: set[Connection]) -> tuple[int, int]:
     return audience.users - len(whole), len(audience.connections) - len(lost)
 
 
-def _repeated(broadcast: Broadcast, repeat: Repeat) -> Result:
+def _repeated(broadcast: Broadcast, repeat: Repeat, answer: bytes) -> Result:
     if repeat.digest == broadcast.digest:
-        return Report.of_answer(repeat.answer, repeat.offset)
+        return Report.of_answer(answer, repeat.offset)
     return RequestError(
         422,
         "Idempotency-Key was used for another request",

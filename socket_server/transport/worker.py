@@ -37,7 +37,9 @@ SUCCESSION_S = 1.0
 
 # A worker that takes over shares the inbox with the one that finishes: for so long it looks for what that one still stores.
 _HANDOVER_S = 30.0
-_HANDOVER_EVERY_S = 0.25
+# How often it is looked whether something is stored that has not gone out; less often while the inbox is down.
+_CATCH_UP_EVERY_S = 0.25
+_CATCH_UP_AGAIN_S = 1.0
 
 # How long requests in flight may take after the drain, before the process ends all the same.
 FINISH_S = 1.0
@@ -193,7 +195,7 @@ class Worker(GeventWebSocketWorker):
         gc.set_threshold(20_000, 50, 100)
         engine = self.wsgi.extensions["socketio"].server.eio
         servers = [self._start(listener) for listener in self.sockets]
-        gevent.spawn(self._hand_over)
+        gevent.spawn(self._catch_up)
         beat = 0.0
         while self.alive:
             if time.monotonic() - beat >= 1.0:
@@ -205,15 +207,18 @@ class Worker(GeventWebSocketWorker):
                 server.stop_accepting()
         self._stop(servers, engine, succeeded=reloads() != born)
 
-    def _hand_over(self) -> None:
-        """Deliver what a worker before this one still stores."""
-        ends = time.monotonic() + _HANDOVER_S + self.wsgi.extensions["socket_server"].settings.drain_s
-        while time.monotonic() < ends and self.alive:
-            try:
-                self.wsgi.extensions["socket_server"].broadcaster.catch_up()
-            except SocketServerError:
-                pass  # /health says it
-            gevent.sleep(_HANDOVER_EVERY_S)
+    def _catch_up(self) -> None:
+        """Deliver what a worker before this one still stores, and what was stored though the inbox could not say so."""
+        services = self.wsgi.extensions["socket_server"]
+        handed_over = time.monotonic() + _HANDOVER_S + services.settings.drain_s
+        while self.alive:
+            wait_s = _CATCH_UP_EVERY_S
+            if services.broadcaster.behind or time.monotonic() < handed_over:
+                try:
+                    services.broadcaster.catch_up()
+                except SocketServerError:
+                    wait_s = _CATCH_UP_AGAIN_S  # /health says it
+            gevent.sleep(wait_s)
 
     def _start(self, listener: Any) -> Server:
         listener.setblocking(1)

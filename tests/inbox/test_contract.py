@@ -399,6 +399,61 @@ def test_a_ttl_beyond_retention_is_that_of_retention(store: Store, clock: FakeCl
     assert missed(inbox, "ada", head) == Page((), 0, False)
 
 
+# What others have stored
+
+
+@stores(*LASTING)
+def test_what_the_caller_has_not_delivered_is_handed_out_before_its_own(store: Store) -> None:
+    first, second = store.open(), store.open()
+    head = first.open()
+    second.open()
+    theirs = put(second, Entry(("ada", "bob"), b"1"), Entry(("eve",), b"2"))
+    appended = first.append([Entry(("ada",), b"3")], head)
+    assert [(each.offset, each.user_ids, each.notification) for each in appended.others] == [
+        (theirs[0], ("ada", "bob"), b"1"),
+        (theirs[1], ("eve",), b"2"),
+    ]
+    [own] = appended.outcomes
+    assert isinstance(own, int)
+    assert own > theirs[1]
+    assert first.append([], own).others == ()
+    assert [each.notification for each in first.append([], theirs[0]).others] == [b"2", b"3"]
+
+
+@stores(*LASTING)
+def test_who_delivers_nothing_is_handed_out_nothing(store: Store) -> None:
+    first, second = store.open(), store.open()
+    first.open()
+    put(second, Entry(("ada",), b"1"))
+    assert first.append([Entry(("ada",), b"2")]).others == ()
+    assert first.append([]).others == ()
+
+
+@stores("sqlite")
+def test_what_is_not_delivered_yet_is_handed_out_though_the_lists_have_moved(store: Store, clock: FakeClock) -> None:
+    inbox = store.open(clock=clock)
+    head = inbox.open()
+    inbox.append([Entry(tuple(f"user {n}" for n in range(100)), b"unheard")], head)
+    clock.step(60)
+    while inbox.maintain():
+        pass
+    again = store.open(clock=clock)
+    again.open()
+    while again.maintain():
+        pass
+    assert [each.notification for each in again.append([], head).others] == [b"unheard"]
+
+
+@stores("sqlite", "embedded")  # Redis's log is for all nodes, and short
+def test_a_forgotten_user_is_handed_out_no_more(store: Store) -> None:
+    inbox = store.open()
+    head = inbox.open()
+    put(inbox, Entry(("ada", "bob"), b"shared"), Entry(("ada",), b"own"))
+    inbox.forget("ada")
+    others = inbox.append([], head).others
+    assert [(each.user_ids, each.notification) for each in others] == [(("bob",), b"shared")]
+
+
 # Idempotency keys
 
 

@@ -48,7 +48,7 @@ def body(encoded: bytes) -> bytes:
 
 
 @given(requests)
-@example(messages.Append((Entry(("משתמש",), b"\x00\xff" * 100_000),)))
+@example(messages.Append((Entry(("משתמש",), b"\x00\xff" * 100_000),), None))
 def test_a_request_is_read_as_it_was_made(request: Any) -> None:
     assert messages.decode_request(body(messages.encode(request))) == request
 

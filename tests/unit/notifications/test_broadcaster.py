@@ -57,12 +57,12 @@ class Slow:
         self.batches: list[int] = []
         self.failure: InboxUnavailable | None = None  # of the appends from the second on
 
-    def append(self, entries: Sequence[Entry]) -> Appended:
+    def append(self, entries: Sequence[Entry], after: int | None = None) -> Appended:
         self.batches.append(len(entries))
         assert self.permitted.wait(30)
         if self.failure is not None and len(self.batches) > 1:
             raise self.failure
-        return self._below.append(entries)
+        return self._below.append(entries, after)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._below, name)
@@ -93,7 +93,7 @@ class Publishers:
         if number == 0:
             until(lambda: self._inbox.batches)
         else:
-            until(lambda: len(self._broadcaster._waiting) == number or number in self.outcomes)
+            until(lambda: len(self._broadcaster._waiting) + len(self.outcomes) == number)
 
     def join(self) -> list[Result | InboxUnavailable]:
         self._inbox.permitted.set()
@@ -442,3 +442,98 @@ def test_a_key_is_free_again_after_a_failure() -> None:
 def test_the_answer_that_a_key_keeps_is_the_report_again() -> None:
     report = Report(3, 5, 8, 1_700_000_000_000_000)
     assert Report.of_answer(report.to_answer(), report.offset) == report
+
+
+# Where the inbox's answer is lost
+
+
+class Forgetful:
+    """An inbox that stores what it is given and, where it is told so, fails to say it."""
+
+    def __init__(self, below: Inbox) -> None:
+        self._below = below
+        self.mute = False
+
+    def append(self, entries: Sequence[Entry], after: int | None = None) -> Appended:
+        appended = self._below.append(entries, after)
+        if self.mute:
+            raise InboxUnavailable("the answer was lost")
+        return appended
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._below, name)
+
+
+@pytest.fixture
+def forgetful(tmp_path: Path) -> Forgetful:
+    return Forgetful(SqliteInbox(str(tmp_path / "inbox.db"), Retention()))
+
+
+def test_what_was_stored_unheard_goes_out_before_its_repeat_is_answered(forgetful: Forgetful) -> None:
+    broadcaster, recorded = online("ada", inbox=forgetful)
+    forgetful.mute = True
+    with pytest.raises(InboxUnavailable):
+        broadcaster.send(broadcast("ada", notification={"n": 1}, key="key"))
+    assert broadcaster.behind
+    forgetful.mute = False
+    repeated = broadcaster.send(broadcast("ada", notification={"n": 1}, key="key"))
+    assert not broadcaster.behind
+    assert (repeated.delivered_to, repeated.total_sockets) == (1, 1)
+    [session] = recorded["ada"]
+    assert [event[1] for event in session.events] == [{"n": 1}]
+    assert offsets(session) == [repeated.offset]
+
+
+def test_what_was_stored_unheard_goes_out_before_what_comes_later(forgetful: Forgetful) -> None:
+    broadcaster, recorded = online("ada", "bob", inbox=forgetful)
+    forgetful.mute = True
+    for n in range(3):
+        with pytest.raises(InboxUnavailable):
+            broadcaster.send(broadcast("ada", "bob", notification={"n": n}))
+    forgetful.mute = False
+    last = broadcaster.send(broadcast("bob", notification={"n": 3}))
+    assert [event[1]["n"] for event in recorded["ada"][0].events] == [0, 1, 2]
+    assert [event[1]["n"] for event in recorded["bob"][0].events] == [0, 1, 2, 3]
+    assert offsets(recorded["bob"][0]) == sorted(set(offsets(recorded["bob"][0])))
+    assert broadcaster.head == last.offset
+
+
+def test_what_was_stored_unheard_goes_out_when_nobody_publishes(forgetful: Forgetful) -> None:
+    broadcaster, recorded = online("ada", inbox=forgetful)
+    forgetful.mute = True
+    with pytest.raises(InboxUnavailable):
+        broadcaster.send(broadcast("ada", notification={"n": 1}))
+    with pytest.raises(InboxUnavailable):
+        broadcaster.catch_up()
+    assert broadcaster.behind
+    forgetful.mute = False
+    broadcaster.catch_up()
+    broadcaster.catch_up()
+    assert [event[1] for event in recorded["ada"][0].events] == [{"n": 1}]
+    assert not broadcaster.behind
+
+
+def test_the_second_of_a_key_in_one_batch_gets_the_true_answer_of_the_first() -> None:
+    broadcaster, _ = online("ada", "ada", "bob", broken=("ada",))
+    twice = broadcast("ada", "bob", key="key")
+    first, second = broadcaster.send_all([twice, twice])
+    assert isinstance(first, Report)
+    assert (first.delivered_to, first.total_sockets) == (1, 1)
+    assert second == first
+
+
+def test_a_key_under_way_is_a_conflict_though_the_inbox_is_down(forgetful: Forgetful) -> None:
+    broadcaster, _ = online(inbox=forgetful)
+    forgetful.mute = True
+    broadcaster._under_way.add("key")
+    with pytest.raises(RequestError) as refused:
+        broadcaster.send(broadcast("ada", key="key"))
+    assert refused.value.status == 409
+
+
+def test_what_acts_in_turn_sees_a_head_that_has_gone_out() -> None:
+    broadcaster, recorded = online("ada")
+    sent = broadcaster.send(broadcast("ada"))
+    seen: list[int] = []
+    broadcaster.in_turn(seen.append)
+    assert seen == [sent.offset] == offsets(recorded["ada"][0])
