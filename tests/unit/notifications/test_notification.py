@@ -607,3 +607,29 @@ def test_each_broadcast_of_a_batch_has_its_own_key_and_the_digest_of_its_own_byt
         assert [each.digest for each in found if isinstance(each, Broadcast)] == [digest(item) for item in chosen]
     keys = [each.key for each in parse_batch(b'{"broadcasts":[%b]}' % b",".join(items), 5) if isinstance(each, Broadcast)]
     assert keys == ["a", "b", "c"]
+
+
+HALF = rb'{"userIds": ["b"], "notification": {"title": "\ud83d"}, "idempotencyKey": "half"}'
+
+
+def test_a_broadcast_with_half_a_character_leaves_the_others_of_its_batch_as_they_are() -> None:
+    good = b'{ "userIds":["a"],  "notification" : {"n": 1.10, "n2":1e2}, "idempotencyKey": "good" }'
+    alone = parse_batch(b'{"broadcasts": [%b]}' % good, 5)
+    requests = [
+        b'{"broadcasts": [%b ,%b]}' % (good, HALF),
+        b' {"x": [1, {"broadcasts": []}], "broadcasts" :[ %b\n,%b ] , "y": 2 }\n' % (good, HALF),
+        b'{"broadcasts": [7], "broadcasts": [%b,%b], "z": null}' % (good, HALF),
+    ]
+    for request_ in requests:
+        found, half = parse_batch(request_, 5)
+        assert [found] == alone
+        assert isinstance(half, Broadcast)
+        assert json.loads(half.notification) == {"title": "\ud83d"}
+        assert [half] == parse_batch(b'{"broadcasts":[%b]}' % HALF, 5)
+
+
+def test_a_broadcast_that_is_no_object_leaves_the_others_of_its_batch_as_they_are() -> None:
+    good = b'{ "userIds":["a"],  "notification" : {"n": 1.10}, "idempotencyKey": "good" }'
+    found, refused = parse_batch(b'{"broadcasts": [%b, 7]}' % good, 5)
+    assert [found] == parse_batch(b'{"broadcasts": [%b]}' % good, 5)
+    assert isinstance(refused, RequestError)
