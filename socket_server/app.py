@@ -77,6 +77,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     errors.register(app)
     cors.register(app, origins)
     app.register_blueprint(monitoring.blueprint(sessions, Health({"inbox": inbox.check}), lambda: gate.draining))
+    inbox_api.prepare(app)
     app.register_blueprint(inbox_api.blueprint(inbox, authorization))
     app.register_blueprint(broadcast.blueprint(endpoint))
     if settings.serves_page:
@@ -85,8 +86,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     def pid_for(auth: Any) -> str:
         """Return the pid that a handshake brought back, or a new one for a client that starts here and now."""
         position = positions.of_handshake(auth)
-        start = broadcaster.head if position is None or position.after is None else position.after
-        return positions.pid_of(auth) or positions.new_pid(start)
+        start = None if position is None else position.within(broadcaster.head)
+        return positions.pid_of(auth) or positions.new_pid(broadcaster.head if start is None else start)
 
     socketio = SocketIO()
     socketio.init_app(

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from socket_server import log
@@ -10,14 +9,16 @@ from socket_server.auth import credentials
 from socket_server.auth.credentials import Credentials
 from socket_server.auth.tokens import Identity, TokenVerifier, expired_token
 from socket_server.config import Settings
-from socket_server.errors import AuthenticationError
+from socket_server.errors import AuthenticationError, InboxUnavailable
 from socket_server.notifications import positions
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.notifications.positions import Position
 from socket_server.notifications.recovery import Recovery
 from socket_server.sessions import SessionManager
+from socket_server.transport import packets
 from socket_server.transport.connection import Connection
 from socket_server.transport.deadlines import Deadlines
+from socket_server.transport.packets import Packet
 from socket_server.transport.server import SocketIO
 
 _log = log.logger("Socket.IO")
@@ -107,6 +108,9 @@ class ConnectionEvents:
             if connection.attributable:
                 self._failed(connection.address)
             self._refuse(connection, error)
+        except InboxUnavailable as error:
+            _log.error("closed: cannot recover sid=%s: %s", connection.sid, error)
+            connection.engine.close(reason="inbox unavailable")  # it comes back and tries again
         except Exception:
             _log.exception("unexpected error while authenticating sid=%s", connection.sid)
             self._refuse(connection, AuthenticationError("Authentication failed", "internal"))
@@ -125,8 +129,8 @@ class ConnectionEvents:
         if connection.user_id is None:
             self._begin(connection, identity, position)
         else:
-            # A refresh: it has been live, and has missed nothing.
-            self._greet(connection, identity, self._broadcaster.head, recovered=True)
+            # A refresh: it is live, or is being brought up to date, and misses nothing.
+            self._broadcaster.in_turn(lambda head: connection.deliver([_success(identity, head, recovered=True)]))
         if identity.expires_at is None:
             self._end_after(connection, None, expired_token())
         else:
@@ -136,18 +140,25 @@ class ConnectionEvents:
     def _begin(self, connection: Connection, identity: Identity, position: Position | None) -> None:
         """Register a connection, and send it what it has missed, before anything new."""
         self._end_half_open(connection, identity.user_id)
+        if position is not None and position.after is not None and position.after > self._broadcaster.head:
+            self._broadcaster.catch_up()  # it comes from a process that is a little ahead of this one
+            if connection.gone:
+                return
         connection.hold()
         head, evicted = self._broadcaster.admit(identity.user_id, connection)
         if evicted is not None:
             self._refuse(evicted, AuthenticationError("Too many connections", "too_many_connections"))
-        if position is None or position.after is None or position.after == head:
-            recovered = position is not None and position.after == head
-            self._greet(connection, identity, head, recovered=recovered)
+        after = None if position is None else position.within(head)
+        if after is None or after == head:
+            connection.send(_success(identity, head, recovered=after == head))
             connection.release()
             return
-        greet = partial(self._greet, connection, identity, head)
+
+        def greet(*, recovered: bool, replayed: int) -> None:
+            connection.send(_success(identity, head, recovered, replayed))
+
         # Its own greenlet: meanwhile the client's packets are read, its heartbeats among them.
-        self._in_background(self._recovery.run, connection, identity.user_id, position.after, head, greet)
+        self._in_background(self._recovery.run, connection, identity.user_id, after, head, greet)
 
     def _end_half_open(self, connection: Connection, user_id: str) -> None:
         """End the connections that this client has left: it came back before anybody noticed their death."""
@@ -156,20 +167,6 @@ class ConnectionEvents:
                 _log.info("half-open sid=%s gives way to sid=%s", other.sid, connection.sid)
                 self._sessions.remove(other)
                 other.engine.close(reason="replaced by its own reconnection")
-
-    def _greet(
-        self, connection: Connection, identity: Identity, last_id: int, recovered: bool = False, replayed: int = 0
-    ) -> None:
-        connection.emit(
-            "auth_success",
-            {
-                "userId": identity.user_id,
-                "expiresAt": identity.expires_at,
-                "recovered": recovered,
-                "replayed": replayed,
-                "lastId": str(last_id),
-            },
-        )
 
     def _refuse(self, connection: Connection, error: AuthenticationError) -> None:
         if connection.ended:
@@ -185,6 +182,19 @@ class ConnectionEvents:
             connection.deadline = None
         if delay_s is not None and not connection.ended:
             connection.deadline = self._deadlines.after(delay_s, lambda: self._refuse(connection, error))
+
+
+def _success(identity: Identity, last_id: int, recovered: bool, replayed: int = 0) -> Packet:
+    return packets.encode_event(
+        "auth_success",
+        {
+            "userId": identity.user_id,
+            "expiresAt": identity.expires_at,
+            "recovered": recovered,
+            "replayed": replayed,
+            "lastId": str(last_id),
+        },
+    )
 
 
 def auth_timeout() -> AuthenticationError:

@@ -16,12 +16,21 @@ _MAX_PID = 64
 class Position:
     """A place to go on from.
 
-    after: the last offset that the client has seen; None: it named something that is no offset. certain: the client's own
-    word of the last event it got, which nothing else outdoes.
+    after: the last offset that the client has seen, as it says; None: that is no offset. certain: it is the client's own
+    word of the last event it got, which nothing else outdoes. start: where its pid began; it holds where the client has
+    not got anything since.
     """
 
     after: int | None
     certain: bool = False
+    start: int | None = None
+
+    def within(self, head: int) -> int | None:
+        """Return the offset to go on from; None where the client named none, or one that lies after the head."""
+        for offset in (self.after, None if self.certain else self.start):
+            if offset is not None and offset <= head:
+                return offset
+        return None
 
 
 def parse_offset(value: Any) -> int | None:
@@ -58,10 +67,11 @@ def of_handshake(auth: Any) -> Position | None:
         return None
     if auth.get("pid") is not None and auth.get("offset") is not None:
         return Position(parse_offset(auth["offset"]), certain=True)
-    if auth.get("lastId") is not None:
-        return Position(parse_offset(auth["lastId"]))
     pid = pid_of(auth)
-    return None if pid is None else Position(_start_of(pid))
+    start = None if pid is None else _start_of(pid)
+    if auth.get("lastId") is not None:
+        return Position(parse_offset(auth["lastId"]), start=start)
+    return None if start is None else Position(start, start=start)
 
 
 def with_event(position: Position | None, data: Any) -> Position | None:
@@ -69,4 +79,4 @@ def with_event(position: Position | None, data: Any) -> Position | None:
     last_id = data.get("lastId") if isinstance(data, dict) else None
     if last_id is None or (position is not None and position.certain):
         return position
-    return Position(parse_offset(last_id))
+    return Position(parse_offset(last_id), start=None if position is None else position.start)

@@ -123,10 +123,9 @@ class Connection:
                 if self._held_bytes <= self.engine.max_backlog:
                     return not self.gone
                 self._held.clear()
-        if self._held is None:
-            return self.send_all(prepared)
-        self.engine.close(reason="slow consumer")  # it comes back and recovers from where it got to
-        return False
+                self.engine.close(reason="slow consumer")  # it comes back and recovers from where it got to
+                return False
+        return self.send_all(prepared)
 
     def release(self) -> None:
         """Write what has waited; from now on deliver() writes at once."""

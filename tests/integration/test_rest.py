@@ -616,7 +616,10 @@ def test_without_a_limit_it_is_a_hundred_at_once(inbox_server: RunningServer) ->
 
 @pytest.mark.parametrize(
     "user",
-    ["משתמש", "a/b", "a/", "a//b", "notifications", "x/notifications", "a b", "a?b=c", "a#b", "100%", "%2F", "a+b", "😀"],
+    [
+        *("משתמש", "a/b", "a/", "/a", "a//b", "//", "", "notifications", "x/notifications", "/notifications"),
+        *("a b", "a?b=c", "a#b", "100%", "%2F", "a+b", "😀", "a\nb", "\n"),
+    ],
 )
 def test_any_users_id_can_be_named_by_its_path(inbox_server: RunningServer, user: str) -> None:
     offset = inbox_server.broadcast([user], {"for": user}).json()["id"]

@@ -85,7 +85,7 @@ def test_a_pid_carries_where_its_client_started_and_is_no_others() -> None:
     assert len(pids) == 1_000
     for pid in pids:
         assert pid_of({"pid": pid}) == pid
-        assert of_handshake({"pid": pid}) == Position(1_700_000_000_000_000)
+        assert of_handshake({"pid": pid}) == Position(1_700_000_000_000_000, start=1_700_000_000_000_000)
 
 
 @pytest.mark.parametrize(
@@ -186,4 +186,34 @@ def test_what_the_server_says_it_understands_again(offset: int) -> None:
     assert parse_offset(str(offset)) == parse_offset(offset) == offset
     pid = new_pid(offset)
     assert pid_of({"pid": pid}) == pid
-    assert of_handshake({"pid": pid}) == Position(offset)
+    assert of_handshake({"pid": pid}) == Position(offset, start=offset)
+
+
+# What it comes to, where the head is at 1,000
+
+
+@pytest.mark.parametrize(
+    ("pid", "offset", "last_id", "event", "after"),
+    [
+        (PID, "1000", ABSENT, ABSENT, 1_000),
+        (PID, "1001", ABSENT, ABSENT, None),
+        (PID, "x", ABSENT, ABSENT, None),
+        (PID, "1001", "150", "150", None),
+        (ABSENT, ABSENT, "1001", ABSENT, None),
+        (ABSENT, ABSENT, "x", ABSENT, None),
+        # A client that has got nothing since it started needs no lastId, least of all a wrong one.
+        (PID, ABSENT, "x", ABSENT, 100),
+        (PID, ABSENT, "1001", ABSENT, 100),
+        (PID, ABSENT, ABSENT, "undefined", 100),
+        (PID, ABSENT, ABSENT, "1001", 100),
+        (PID, ABSENT, "150", "1001", 100),
+        (PID, ABSENT, "150", ABSENT, 150),
+        ("x.1001", ABSENT, ABSENT, ABSENT, None),
+        ("x.1001", ABSENT, "x", ABSENT, None),
+        ("x.1001", ABSENT, "150", ABSENT, 150),
+    ],
+)
+def test_where_a_client_goes_on_from(pid: Any, offset: Any, last_id: Any, event: Any, after: int | None) -> None:
+    position = with_event(of_handshake(auth(pid=pid, offset=offset, lastId=last_id)), auth(lastId=event))
+    assert position is not None
+    assert position.within(1_000) == after
