@@ -26,7 +26,7 @@ _log = log.logger("Server")
 
 # So many reads go to the keeper together. An append that comes then waits for them, about 0.1 ms each.
 READ_AT_ONCE = 32
-# A keeper that has not answered for so long is taken for stuck (SQLite waits 5 s for another program's lock).
+# A keeper that has not answered for so long is taken for stuck (for another program's lock SQLite waits a second).
 TIMEOUT_S = 10.0
 _RESTART_S = 1.0  # no sooner after the last start
 _END_S = 5.0
@@ -117,9 +117,10 @@ class EmbeddedInbox:
         keeper = self._running()
         try:
             body = keeper.ask(channel, messages.encode(request))
-        except OSError as error:
-            silent = isinstance(error, TimeoutError)
-            body, reason = None, f"it has not answered for {TIMEOUT_S:g} s" if silent else str(error)
+        except TimeoutError:
+            body, reason = None, f"it has not answered for {TIMEOUT_S:g} s"
+        except OSError:
+            body, reason = None, "it has ended"
         else:
             reason = "it has ended"
         if body is None:
@@ -183,6 +184,9 @@ class _Keeper:
                 [sys.executable, "-P", "-m", "socket_server.inbox.keeper", json.dumps({**options, "channels": fds})],
                 pass_fds=fds,
                 stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))},
             )
         finally:
@@ -190,7 +194,15 @@ class _Keeper:
                 each.close()
         for each in ours:
             each.settimeout(TIMEOUT_S)
+        threading.Thread(target=self._pass_on, daemon=True).start()
         self._channels = [(each, threading.Lock()) for each in ours]
+
+    def _pass_on(self) -> None:
+        """Log what it has to say: warnings, and why it broke down."""
+        assert self._process.stderr is not None
+        with self._process.stderr as said:
+            for line in said:
+                _log.warning("%s", line.rstrip())
 
     def ask(self, channel: int, message: bytes) -> bytes | None:
         """Send a message and return the body of the reply; None: the process has ended. Raises OSError."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from socket_server import log
 from socket_server.inbox import postings
 from socket_server.inbox.inbox import (
     IDEMPOTENCY_S,
@@ -34,6 +35,8 @@ from socket_server.inbox.inbox import (
 )
 from socket_server.inbox.postings import Postings
 
+_log = log.logger("Server")
+
 FORMAT = 1  # of the file; kept in SQLite's user_version
 
 # So many pairs of user and offset (see Postings.weight) come together in memory before they go to the lists on disk.
@@ -49,7 +52,9 @@ HANDOVER_S = 5
 PURGE_EVERY_S = 1.0
 SWEEP_EVERY_S = 3_600.0
 _PURGED_AT_ONCE = 200
-_BUSY_S = 5.0  # as long another program's lock is waited for
+# As long another program's lock is waited for, in each of the few operations that may come one after the other before a
+# caller is answered.
+_BUSY_S = 1.0
 _VACUUMED_AT_ONCE = 200  # pages
 _FEW_FREE_PAGES = 2_048
 
@@ -190,8 +195,10 @@ class SqliteInbox:
 
     def _ready(self) -> sqlite3.Connection:
         """Return the open database. Raises InboxUnavailable."""
-        if self._db is not None and self._is_the_same_file():
-            return self._db
+        if self._db is not None:
+            if self._is_the_same_file():
+                return self._db
+            _log.warning("the inbox %s was removed or replaced; it goes on with what is there now", self._path)
         self.close()
         try:
             self._db = self._open()
@@ -249,13 +256,14 @@ class SqliteInbox:
 
     def _take_in(self, db: sqlite3.Connection) -> None:
         """Take in what is in the file beyond the head."""
-        (self._seen_version,) = db.execute("PRAGMA data_version").fetchone()
+        (version,) = db.execute("PRAGMA data_version").fetchone()
         pending = db.execute("SELECT offset, users FROM pending WHERE offset > ? ORDER BY offset", (self._head,))
         for offset, users in pending:
             self._postings.add(offset, _decode_users(users))
         (noted,) = db.execute("SELECT value FROM meta WHERE name = 'head'").fetchone()
         (newest,) = db.execute("SELECT max(offset) FROM notifications").fetchone()
         self._head = max(self._head, self._began, noted, newest or 0)
+        self._seen_version = version
 
     def _unavailable(self, error: Exception) -> InboxUnavailable:
         return InboxUnavailable(f"the inbox {self._path}: {_explain(error)}")
@@ -273,8 +281,11 @@ class SqliteInbox:
             yield db
             db.execute("COMMIT")
         except BaseException as error:
-            # What is in memory may not be what is in the file: begin again from there.
-            self.close()
+            if _primary_code(error) in _WITHOUT_A_TRACE and db.in_transaction:
+                db.execute("ROLLBACK")  # reading goes on
+            elif _primary_code(error) not in _WITHOUT_A_TRACE:
+                # What is in memory may not be what is in the file: begin again from there.
+                self.close()
             if isinstance(error, (sqlite3.Error, OSError)):
                 raise self._unavailable(error) from None
             raise
@@ -426,12 +437,21 @@ class SqliteInbox:
         return True
 
 
+# What fails with these has changed nothing, in the file or in memory.
+_WITHOUT_A_TRACE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _primary_code(error: BaseException) -> int:
+    """Return SQLite's error code; an extended one carries it in its low byte."""
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code & 0xFF
+
+
 def _explain(error: Exception) -> str:
     """Return what is wrong and what to do about it."""
     if isinstance(error, OSError):
         return f"{error.strerror or error}; the directory must be there and writable for this server"
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-    match code & 0xFF:  # an extended code carries the primary one in its low byte
+    match _primary_code(error):
         case sqlite3.SQLITE_FULL:
             return "the disk is full; make room"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
