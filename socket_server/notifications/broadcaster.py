@@ -138,6 +138,9 @@ class Broadcaster:
         with self._turn:
             if post.results is None and post.error is None:
                 self._serve_all()
+                if self._waiting:
+                    # Whoever came meanwhile would have to wake up first, behind all who are ready to run.
+                    self._serve_all()
         if post.error is not None:
             raise post.error
         assert post.results is not None

@@ -2,13 +2,35 @@
 
 import time
 
+import gevent
+from gevent.monkey import is_module_patched
+
 # No heartbeat, request or other client waits much longer than this for one greenlet.
 TURN_S = 0.005
 
 
 def let_arrive() -> None:
-    """Let whoever is ready to run now do so first."""
-    time.sleep(0)  # gevent's, where it runs
+    """Let those go first whose bytes have arrived by now: wait until the event loop has looked for them once.
+
+    Unlike sleep(0) it does not go behind every greenlet that is ready to run: where thousands of clients come back at once,
+    that is a fifth of a second.
+    """
+    if not is_module_patched("time"):
+        return  # threads arrive by themselves
+    hub = gevent.get_hub()
+    before_looking = hub.loop.prepare()
+    awake = hub.loop.idle()  # or the loop might sleep when it looks
+    awake.start(_nothing)
+    try:
+        hub.wait(before_looking)
+        hub.wait(before_looking)  # it has looked, and served what it found
+    finally:
+        awake.close()
+        before_looking.close()
+
+
+def _nothing() -> None:
+    pass
 
 
 class Turn:
