@@ -25,20 +25,26 @@ RUN pip install --no-deps . \
 
 FROM python:3.13-slim
 
-# Logs reach `docker logs` at once, and nothing is written beside the code (the root file system may be read-only).
-ENV PATH=/opt/venv/bin:$PATH \
+# Logs reach `docker logs` at once, and nothing is written beside the code (the root file system may be read-only). The
+# inbox is in the volume; an INBOX_URL from outside wins.
+ENV INBOX_URL=sqlite:////data/inbox.db \
+    PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 
 # A fixed number, so that file permissions and `runAsNonRoot` checks outside the image can rely on it.
 RUN groupadd --gid 10001 app \
-    && useradd --uid 10001 --gid app --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin app
+    && useradd --uid 10001 --gid app --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin app \
+    && install -d -o 10001 -g 10001 -m 700 /data
 
 WORKDIR /app
 COPY --from=builder /opt/venv /opt/venv
 COPY wsgi.py gunicorn.conf.py ./
 
 USER 10001:10001
+
+# A local disk, and no network file system. A new named volume takes over the owner and mode of this directory.
+VOLUME /data
 
 EXPOSE 3001
 
