@@ -4,7 +4,6 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import quote
 
 from flask import Flask
 
@@ -74,9 +73,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     authorization = Authorization(settings)
     endpoint = broadcast.Endpoint(settings, authorization, broadcaster, origins)
     app.extensions["socket_server"] = Services(settings, sessions, broadcaster, inbox, deadlines, gate, endpoint.judge_head)
+    health = Health({"inbox": inbox.check})
     errors.register(app)
     cors.register(app, origins)
-    app.register_blueprint(monitoring.blueprint(sessions, Health({"inbox": inbox.check}), lambda: gate.draining))
+    app.register_blueprint(monitoring.blueprint(sessions, health, lambda: gate.draining, authorization))
     inbox_api.prepare(app)
     app.register_blueprint(inbox_api.blueprint(inbox, authorization))
     app.register_blueprint(broadcast.blueprint(endpoint))
@@ -107,14 +107,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     events = ConnectionEvents(settings, verifier, sessions, broadcaster, Recovery(inbox), deadlines, gate.failed)
     events.register(socketio)
-    _announce(settings)
+    _announce(settings, inbox)
     return app
 
 
 def make_inbox(settings: Settings) -> Inbox:
-    """Return the inbox of these settings, not opened; where they name none, a file in Flask's instance folder."""
-    url = settings.inbox_url or f"sqlite:///{quote(Flask('socket_server').instance_path)}/inbox.db"
-    return stores.make(url, Retention(settings.inbox_ttl_s, settings.inbox_max_per_user))
+    """Return the inbox of these settings, not opened."""
+    return stores.make(settings.inbox_url, Retention(settings.inbox_ttl_s, settings.inbox_max_per_user))
 
 
 def _open(inbox: Inbox) -> int:
@@ -137,7 +136,8 @@ def with_development_secret(settings: Settings) -> Settings:
     return replace(settings, jwt_secrets=(secrets.token_urlsafe(48),))
 
 
-def _announce(settings: Settings) -> None:
+def _announce(settings: Settings, inbox: Inbox) -> None:
+    _log.info("what users miss is kept in %s", inbox.place)
     _log.info("ready mode=%s url=%s max_connections=%d", settings.app_env, settings.local_url, settings.max_connections)
     if settings.development:
         _log.info("try it: open %s", settings.local_url)

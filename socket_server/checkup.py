@@ -92,7 +92,7 @@ def inbox(settings: Settings) -> Finding:
         return Finding(False, f"{error} (INBOX_URL)")
     finally:
         store.close()
-    return Finding(True, "the inbox takes notifications")
+    return Finding(True, f"the inbox {store.place} takes notifications")
 
 
 def key_set(settings: Settings) -> Finding:

@@ -70,7 +70,7 @@ class Settings:
     max_body_bytes: int = 1_048_576
     max_users_per_broadcast: int = 10_000
     send_backlog_bytes: int = 1_048_576
-    inbox_url: str = ""  # empty: sqlite, in the app's instance folder
+    inbox_url: str = "sqlite:///instance/inbox.db"  # where the server is started
     inbox_ttl_s: float = 604_800  # how long a missed notification is kept
     inbox_max_per_user: int = 1_000  # above it the oldest goes
     drain_s: float = 10
@@ -196,7 +196,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         send_backlog_bytes=int(
             read.number("SEND_BACKLOG_BYTES", default.send_backlog_bytes, 1_024, 1_073_741_824, whole=True)
         ),
-        inbox_url=read.inbox_url("INBOX_URL"),
+        inbox_url=read.inbox_url("INBOX_URL", default.inbox_url),
         inbox_ttl_s=read.number("INBOX_TTL", default.inbox_ttl_s, 1, 315_360_000),
         inbox_max_per_user=int(read.number("INBOX_MAX_PER_USER", default.inbox_max_per_user, 1, 1_000_000, whole=True)),
         drain_s=read.number("DRAIN_SECONDS", default.drain_s, 0, 3_600),
@@ -374,8 +374,8 @@ class _Reader:
             self.problem(f"{name} is {value!r}: give an https:// URL (http:// only on this machine)")
         return value
 
-    def inbox_url(self, name: str) -> str:
-        value = self.raw(name)
+    def inbox_url(self, name: str, default: str) -> str:
+        value = self.raw(name) or default
         scheme, _, rest = value.partition("://")
         path, _, options = rest.partition("?")
         if scheme == "sqlite":
@@ -383,7 +383,7 @@ class _Reader:
                 self.problem(f"{name} names no file: use sqlite:///relative.db or sqlite:////absolute/inbox.db")
             if options.lower() not in ("", "synchronous=normal", "synchronous=full"):
                 self.problem(f"{name} has the option {options!r}: the one there is is ?synchronous=full")
-        elif value and value != "memory://" and scheme not in REDIS_SCHEMES:
+        elif value != "memory://" and scheme not in REDIS_SCHEMES:
             self.problem(f"{name} names no kind of inbox: use sqlite:///path/inbox.db, redis://host:6379 or memory://")
         return value
 

@@ -13,6 +13,8 @@ _log = log.logger("Server")
 # However often somebody asks, the parts are asked no more often than this.
 KEPT_S = 1.0
 
+OK = "ok"
+
 
 @dataclass(frozen=True, slots=True)
 class Checks:
@@ -46,7 +48,7 @@ class Health:
         for name, check in self._parts.items():
             try:
                 check()
-                texts[name] = "ok"
+                texts[name] = OK
             except SocketServerError as error:
                 texts[name] = str(error)
-        return Checks(all(text == "ok" for text in texts.values()), texts)
+        return Checks(all(text == OK for text in texts.values()), texts)

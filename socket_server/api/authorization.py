@@ -29,6 +29,14 @@ class Authorization:
                 401, "Unauthorized", "development without API_KEYS takes calls from this machine only; set API_KEYS"
             )
 
+    def allows(self, environ: Mapping[str, Any]) -> bool:
+        """Say whether this caller may."""
+        try:
+            self.require(environ)
+        except RequestError:
+            return False
+        return True
+
 
 def is_local(environ: Mapping[str, Any]) -> bool:
     """Say whether a request comes from this very machine, through no proxy."""

@@ -37,7 +37,8 @@ def error_response(status: int, error: str, message: str) -> Response:
 
 
 def unavailable(error: InboxUnavailable) -> RequestError:
-    """Return what a request is answered that the inbox could not serve. Nothing was accepted."""
+    """Return what a request is answered that the inbox did not confirm. Where its answer was lost it may be stored all the
+    same: a repeat with the same Idempotency-Key does no harm."""
     return RequestError(503, "Service Unavailable", str(error))
 
 

@@ -5,14 +5,20 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
+from socket_server.api.authorization import Authorization
 from socket_server.api.errors import json_response
-from socket_server.health import Health
+from socket_server.health import OK, Health
 from socket_server.sessions import SessionManager
 
+# What a stranger is told of a part that is not well: not where it is.
+_UNAVAILABLE = "unavailable; the server's log says why, and so does this page to who has an API key"
 
-def blueprint(sessions: SessionManager, health_of_parts: Health, draining: Callable[[], bool]) -> Blueprint:
+
+def blueprint(
+    sessions: SessionManager, health_of_parts: Health, draining: Callable[[], bool], authorization: Authorization
+) -> Blueprint:
     """draining: whether the server is shutting down."""
     bp = Blueprint("monitoring", __name__)
     started = time.monotonic()
@@ -29,7 +35,8 @@ def blueprint(sessions: SessionManager, health_of_parts: Health, draining: Calla
             "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }
         if not checks.good:
-            body["checks"] = checks.texts
+            known = authorization.allows(request.environ)
+            body["checks"] = {name: text if known or text == OK else _UNAVAILABLE for name, text in checks.texts.items()}
         return json_response(body, 200 if status == "healthy" else 503)
 
     @bp.get("/health/live")

@@ -55,6 +55,10 @@ class EmbeddedInbox:
         self._reading = threading.Lock()
         self._reads: deque[_Read] = deque()
 
+    @property
+    def place(self) -> str:
+        return str(self._options["path"])
+
     def open(self) -> int:
         return self._number(self._ask(messages.Open(), _WRITES))
 

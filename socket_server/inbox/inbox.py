@@ -106,6 +106,10 @@ class Page:
 class Inbox(Protocol):
     """A store. Safe from any thread or greenlet; may block its caller, and nobody else. All raise InboxUnavailable."""
 
+    @property
+    def place(self) -> str:
+        """Where it is, for people to read: without a password."""
+
     def open(self) -> int:
         """Make ready and return the head: the newest offset given, or where the store's life began."""
 

@@ -108,6 +108,10 @@ class MemoryInbox:
         self._expiring: list[tuple[int, int]] = []  # a heap of (expires, offset)
         self._claims: OrderedDict[str, tuple[int, Claim]] = OrderedDict()  # key -> (offset, claim), oldest first
 
+    @property
+    def place(self) -> str:
+        return "memory://"
+
     def open(self) -> int:
         return self._head
 

@@ -320,6 +320,10 @@ class RedisInbox:
         self._lock = threading.Lock()
         self._head = 0  # the newest offset that this process has heard of
 
+    @property
+    def place(self) -> str:
+        return self._where
+
     def open(self) -> int:
         with self._asking(self._writing):
             self._look_around()

@@ -108,6 +108,10 @@ class SqliteInbox:
 
     # The Inbox protocol
 
+    @property
+    def place(self) -> str:
+        return self._path
+
     def open(self) -> int:
         self._ready()
         return self._head

@@ -110,7 +110,10 @@ class Broadcaster:
         return result
 
     def send_all(self, broadcasts: Sequence[Broadcast]) -> list[Result]:
-        """Store broadcasts together and deliver them in this order. Raises InboxUnavailable: none of them was accepted."""
+        """Store broadcasts together and deliver them in this order.
+
+        Raises InboxUnavailable: none of them is known to be stored. Those that are all the same go out later.
+        """
         keys = {broadcast.key for broadcast in broadcasts if broadcast.key is not None}
         conflicts = self._reserve(keys) if keys else keys
         try:

@@ -123,7 +123,9 @@ class Handler(WebSocketHandler):
                 self._refuse(refused.response)
                 return
             self.busy = True
-            for environ in environs:
+            for number, environ in enumerate(environs):
+                if number:
+                    turn.give_way()
                 self.deadline = self.waiting_since = math.inf
                 if not self._serve(environ):
                     return
@@ -131,7 +133,6 @@ class Handler(WebSocketHandler):
                 self.served = True
                 self.waiting_since = time.monotonic()
                 self.deadline = self.waiting_since + IDLE_S
-                turn.give_way()
             self.busy = reader.partial
             if reader.in_body and not in_body:
                 in_body = True
@@ -145,18 +146,20 @@ class Handler(WebSocketHandler):
                 self.deadline = time.monotonic() + HEAD_S
 
     def _receive(self, turn: Turn) -> bytes:
-        """Return the next bytes; b"" at the end. What is there already is taken within the turn, without waiting."""
+        """Return the next bytes; b"" at the end. Who sends without a pause gives way after its turn; who has waited for its
+        bytes goes on at once."""
         sock = self.socket
         if isinstance(sock, ssl.SSLSocket):
             turn.give_way()
             data: bytes = sock.recv(_RECV_BYTES)
             return data
-        turn.give_way()
         try:
             data = sock._sock.recv(_RECV_BYTES)
         except BlockingIOError:
             data = sock.recv(_RECV_BYTES)
             turn.renew()
+        else:
+            turn.give_way()
         return data
 
     def _base_environ(self) -> dict[str, Any]:

@@ -741,6 +741,8 @@ def test_without_its_inbox_a_server_accepts_nothing_and_says_so_until_it_is_back
         health = server.get("/health")
         assert (health.status_code, health.json()["status"]) == (503, "unhealthy")
         assert set(health.json()["checks"]) == {"inbox"}
+        assert str(tmp_path) not in health.text, "it tells a stranger where the inbox is"
+        assert str(place) in server.get("/health", headers=KEY).json()["checks"]["inbox"]
         assert health.json()["stats"]["totalConnections"] == 1
         assert server.get("/health/live").status_code == 200
         connection.pong()

@@ -121,7 +121,7 @@ def test_the_defaults_are_those_of_the_table() -> None:
         max_body_bytes=1_048_576,
         max_users_per_broadcast=10_000,
         send_backlog_bytes=1_048_576,
-        inbox_url="",
+        inbox_url="sqlite:///instance/inbox.db",
         inbox_ttl_s=604_800,
         inbox_max_per_user=1_000,
         drain_s=10,
