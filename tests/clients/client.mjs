@@ -1,7 +1,9 @@
 // The official client on remote control: commands come in and events go out, each as one line of JSON.
+// node client.mjs [PACKAGE]: the package to take it from, for another version than the newest.
 
 import { createInterface } from "node:readline";
-import { io } from "socket.io-client";
+
+const { io } = await import(process.argv[2] ?? "socket.io-client");
 
 const sockets = new Map();
 
@@ -12,16 +14,27 @@ function report(name, event, ...args) {
 }
 
 const commands = {
-  /** login: emitted as the event `auth` at every connect, as an application does. */
-  open({ name, url, options, login }) {
-    const socket = io(url, { forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 200, ...options });
+  /**
+   * login: emitted as the event `auth` at every connect, as an application does.
+   * follow: the application says itself where it was, as `lastId`: in its login, or else in `auth` as a function.
+   */
+  open({ name, url, options, login, follow }) {
+    let { lastId } = options.auth ?? {};
+    const position = () => (lastId === undefined ? {} : { lastId });
+    const auth = follow && !login ? (send) => send({ ...options.auth, ...position() }) : options.auth;
+    const socket = io(url, { forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 200, ...options, auth });
     sockets.set(name, socket);
+    if (follow) {
+      // Where the replay has not come yet, its end is not where the client is.
+      socket.on("auth_success", (success) => (lastId ??= success.lastId));
+      socket.on("notification", (_, offset) => (lastId = offset));
+    }
     socket.io.on("open", () => {
       socket.io.engine.on("upgrade", (transport) => report(name, "upgrade", transport.name));
     });
     socket.on("connect", () => {
-      report(name, "connect", socket.id);
-      if (login) socket.emit("auth", login);
+      report(name, "connect", socket.id, socket.recovered ?? null); // null: it came with version 4.6
+      if (login) socket.emit("auth", follow ? { ...login, ...position() } : login);
     });
     socket.on("connect_error", (error) => report(name, "connect_error", error.message, statusOf(error)));
     socket.on("disconnect", (reason) => report(name, "disconnect", reason));

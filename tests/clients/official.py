@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.servers import wait_for
 
@@ -114,8 +116,8 @@ class Connection:
 class Clients:
     """The connections of one Node process."""
 
-    def __init__(self, node: str) -> None:
-        self.script = Script(node, "client.mjs")
+    def __init__(self, node: str, package: str = "socket.io-client") -> None:
+        self.script = Script(node, "client.mjs", package)
         self._connections: list[Connection] = []
 
     def stop(self) -> None:
@@ -129,10 +131,13 @@ class Clients:
     def tell(self, command: str, **parameters: Any) -> None:
         self.script.write({"command": command, **parameters})
 
-    def open(self, url: str, *, login: dict[str, Any] | None = None, **options: Any) -> Connection:
-        """Connect as `io(url, options)`. login: what the event `auth` says at every connect; None: it is not sent."""
+    def open(self, url: str, *, login: dict[str, Any] | None = None, follow: bool = False, **options: Any) -> Connection:
+        """Connect as `io(url, options)`. login: what the event `auth` says at every connect; None: it is not sent.
+
+        follow: the application itself says which offset it got last, as `lastId`: in its login, or else in `auth`.
+        """
         name = f"client-{len(self._connections) + 1}"
-        self.tell("open", name=name, url=url, options=options, login=login)
+        self.tell("open", name=name, url=url, options=options, login=login, follow=follow)
         self._connections.append(Connection(self, name))
         return self._connections[-1]
 
@@ -150,3 +155,123 @@ def latency(node: str, port: int, delay_ms: int, websocket_delay_ms: int | None 
         yield script.lines[0]["port"]
     finally:
         script.stop()
+
+
+@dataclass(slots=True, eq=False)
+class _Link:
+    """A TCP connection through a Network."""
+
+    client: socket.socket
+    server: socket.socket
+    stranded: bool = False  # the client is gone, and the server is not told
+    ended: threading.Event = field(default_factory=threading.Event)  # the server has closed its side
+
+
+class Network:
+    """A network before a server's port that fails on command; connect to its own `port` instead.
+
+    It stays while the server is restarted. It keeps all that the server has sent, in `carried`.
+    """
+
+    def __init__(self, server_port: int) -> None:
+        self.carried = bytearray()
+        self._server_port = server_port
+        self._up = True
+        self._links: list[_Link] = []
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port: int = self._listener.getsockname()[1]
+        self._run(self._accept)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._up = False
+        _end(self._listener)
+        self.drop()
+        for link in self._links:
+            _end(link.server)  # stranded ones too
+        for thread in list(self._threads):
+            thread.join(5)
+        for each in (self._listener, *(end for link in self._links for end in (link.client, link.server))):
+            each.close()
+
+    def drop(self) -> None:
+        """End every connection on both sides, and let nobody through until restore()."""
+        self._up = False
+        for link in list(self._links):
+            _end(link.client)
+            if not link.stranded:
+                _end(link.server)
+
+    def strand(self) -> list[threading.Event]:
+        """The same, but the server's sides stay open, as if the clients had lost their network: no FIN, no RST.
+
+        Return what is set as the server closes them.
+        """
+        self._up = False
+        stranded = [link for link in list(self._links) if not link.stranded and not link.ended.is_set()]
+        for link in stranded:
+            link.stranded = True
+            _end(link.client)
+        return [link.ended for link in stranded]
+
+    def restore(self) -> None:
+        """Let clients through again."""
+        self._up = True
+
+    def _run(self, target: Any, *args: Any) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return  # it was closed
+            try:
+                if not self._up:
+                    raise ConnectionRefusedError
+                server = socket.create_connection(("127.0.0.1", self._server_port))
+            except OSError:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # refused by a reset
+                client.close()
+                continue
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            link = _Link(client, server)
+            self._links.append(link)
+            self._run(self._carry_out, link)
+            self._run(self._carry_in, link)
+            if not self._up:
+                self.drop()  # it failed just now
+
+    def _carry_out(self, link: _Link) -> None:
+        with contextlib.suppress(OSError):
+            while data := link.client.recv(65_536):
+                if link.stranded:
+                    return
+                link.server.sendall(data)
+        if not link.stranded:
+            _end(link.server)
+
+    def _carry_in(self, link: _Link) -> None:
+        with contextlib.suppress(OSError):
+            while data := link.server.recv(65_536):
+                self.carried += data
+                with contextlib.suppress(OSError):
+                    link.client.sendall(data)  # fails where it is stranded
+        link.ended.set()
+        _end(link.client)
+
+
+def _end(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
