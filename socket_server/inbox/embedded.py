@@ -193,6 +193,10 @@ class _Keeper:
                 errors="replace",
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))},
             )
+        except OSError:
+            for each in ours:
+                each.close()
+            raise
         finally:
             for each in theirs:
                 each.close()

@@ -178,16 +178,23 @@ class SqliteInbox:
 
     def forget(self, user_id: str) -> int:
         kept = self.since(user_id, 0, None, 0, 0).total
-        with self._writing(erasing=True) as db:
+        with self._writing() as db:
             offsets = self._postings.forget(db, user_id, self._head)
             self._unref(db, Counter(offsets))
             self._strike_out(db, user_id, offsets)
         self._postings.forgotten(user_id)
+        try:
+            self._ready().execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the write-ahead file still has it
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from None
         return kept
 
     def check(self) -> None:
         with self._writing() as db:
-            self._note_head(db, self._head)  # changes nothing, and needs all that a write needs
+            # Another value each time: SQLite does not write a row that stays as it is.
+            db.execute(
+                "INSERT INTO meta VALUES ('checks', 1) ON CONFLICT (name) DO UPDATE SET value = (value + 1) & 0xFFFFFFFF"
+            )
 
     def close(self) -> None:
         db, self._db = self._db, None
@@ -233,6 +240,7 @@ class SqliteInbox:
         return db
 
     def _set_up(self, db: sqlite3.Connection) -> None:
+        self._is_new(db)  # before anything is changed: it may be another program's
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file; before anything is in it
         (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
@@ -240,23 +248,28 @@ class SqliteInbox:
         db.execute(f"PRAGMA synchronous = {self._synchronous}")
         db.execute("PRAGMA cache_size = -32768")  # 32 MB
         db.execute("PRAGMA journal_size_limit = 67108864")
+        db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten, wherever it has been moved before
         db.execute("BEGIN IMMEDIATE")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if version == 0 and tables == 0:
+        if self._is_new(db):
             for statement in _SCHEMA:
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {FORMAT}")
             db.execute("INSERT INTO meta VALUES ('began', ?), ('head', 0)", (self._clock(),))
-        elif version != FORMAT:
-            raise InboxUnavailable(
-                f"the inbox {self._path} has format {version} and this server's is {FORMAT}: name another file in INBOX_URL"
-            )
         (self._began,) = db.execute("SELECT value FROM meta WHERE name = 'began'").fetchone()
         self._postings = Postings(self._retention.max_per_user)
         self._head = 0
         self._take_in(db)
         db.execute("COMMIT")
+
+    def _is_new(self, db: sqlite3.Connection) -> bool:
+        """Return whether the file is still empty. Raises InboxUnavailable where it is no inbox of this format."""
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if version != FORMAT and (version or tables):
+            raise InboxUnavailable(
+                f"the inbox {self._path} has format {version} and this server's is {FORMAT}: name another file in INBOX_URL"
+            )
+        return not version
 
     def _take_in(self, db: sqlite3.Connection) -> None:
         """Take in what is in the file beyond the head."""
@@ -297,16 +310,8 @@ class SqliteInbox:
     def _reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         return self._transaction("BEGIN")
 
-    @contextlib.contextmanager
-    def _writing(self, *, erasing: bool = False) -> Iterator[sqlite3.Connection]:
-        """erasing: overwrite what is deleted, in the file and in its WAL."""
-        if erasing:
-            self._ready().execute("PRAGMA secure_delete = ON")
-        with self._transaction("BEGIN IMMEDIATE") as db:
-            yield db
-        if erasing:
-            db.execute("PRAGMA secure_delete = OFF")
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def _writing(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        return self._transaction("BEGIN IMMEDIATE")
 
     # Entries
 

@@ -251,7 +251,7 @@ def overwrite(path: Path, part: str) -> None:
 # The disk
 
 
-def test_a_full_disk_refuses_until_there_is_room(disk: Disk, stage: Stage) -> None:
+def test_a_full_disk_refuses_until_there_is_room_and_gives_out_what_it_holds(disk: Disk, stage: Stage) -> None:
     scene = stage(disk.directory / "inbox.db")
     large = "x" * 40_000
     for _ in range(100):
@@ -263,23 +263,24 @@ def test_a_full_disk_refuses_until_there_is_room(disk: Disk, stage: Stage) -> No
     disk.fill()  # what is too little for a large notification may do for a small one
     scene.is_down(FULL)
     scene.logged_once(FULL)
+    assert scene.kept() == scene.answered
+    other = scene.another()
+    first, second = scene.answered[-2:]
+    assert other.sign_in({"token": mint("ada"), "lastId": first["id"]})["recovered"] is True
+    assert other.event() == ["notification", second["notification"], second["id"]]
+    other.close()
+    scene.server.wait_for_connections(1)
     assert disk.remount("size=8m")
     scene.is_up_again()
 
 
-def test_a_full_disk_still_gives_out_what_it_holds(disk: Disk, stage: Stage) -> None:
+def test_a_disk_that_fills_up_while_nothing_new_is_stored_is_noticed(disk: Disk, stage: Stage) -> None:
     scene = stage(disk.directory / "inbox.db")
     scene.say()
-    scene.say()
+    live = {"userIds": ["nobody"], "notification": {}, "ttl": 0}  # takes an offset, and leaves nothing to be written later
+    assert ask(scene.server, "POST", "/broadcast", json=live).status_code == 200
     filler = disk.fill()
     scene.is_down(FULL)
-    assert scene.kept() == scene.answered
-    other = scene.another()
-    first = scene.answered[0]["id"]
-    assert other.sign_in({"token": mint("ada"), "lastId": first})["recovered"] is True
-    assert other.event() == ["notification", scene.answered[1]["notification"], scene.answered[1]["id"]]
-    other.close()
-    scene.server.wait_for_connections(1)
     filler.unlink()
     scene.is_up_again()
 
@@ -304,9 +305,7 @@ def test_a_directory_that_turns_read_only_refuses_until_it_can_be_written(disk: 
 # The file
 
 
-@pytest.mark.parametrize("part", ["header", "middle"])
-def test_a_file_overwritten_with_garbage_refuses_until_it_is_restored(tmp_path: Path, stage: Stage, part: str) -> None:
-    path = tmp_path / "inbox.db"
+def _overwrite_while_it_runs(stage: Stage, path: Path, part: str) -> None:
     scene = stage(path)
     for _ in range(5):
         scene.say()
@@ -315,10 +314,17 @@ def test_a_file_overwritten_with_garbage_refuses_until_it_is_restored(tmp_path: 
     overwrite(path, part)
     scene.is_down(CORRUPT)
     scene.logged_once(CORRUPT)
-    for beside in tmp_path.glob("inbox.db-*"):
+    for beside in path.parent.glob("inbox.db-*"):
         beside.unlink()
     path.write_bytes(good)
     scene.is_up_again()
+
+
+def test_a_file_overwritten_with_garbage_refuses_until_it_is_restored(tmp_path: Path, stage: Stage) -> None:
+    together(
+        lambda: _overwrite_while_it_runs(stage, tmp_path / "1" / "inbox.db", "header"),
+        lambda: _overwrite_while_it_runs(stage, tmp_path / "2" / "inbox.db", "middle"),
+    )
 
 
 def test_a_corrupt_file_that_is_moved_away_lets_the_server_begin_anew(tmp_path: Path, stage: Stage) -> None:
@@ -334,37 +340,33 @@ def test_a_corrupt_file_that_is_moved_away_lets_the_server_begin_anew(tmp_path: 
     scene.is_up_again()
 
 
-@pytest.mark.parametrize("beside", ["alone", "with what is beside it"])
-def test_a_file_deleted_under_the_server_is_made_anew_and_clients_are_told(
-    tmp_path: Path, stage: Stage, beside: str
-) -> None:
-    scene = stage(tmp_path / "inbox.db")
+def _delete_while_it_runs(stage: Stage, path: Path, pattern: str) -> None:
+    scene = stage(path)
     scene.say()
     scene.say()
     before = scene.answered[0]["id"]
-    for each in [tmp_path / "inbox.db"] if beside == "alone" else list(tmp_path.glob("inbox.db*")):
+    for each in path.parent.glob(pattern):
         each.unlink()
     scene.answered.clear()
     scene.is_up_again()
-    assert (tmp_path / "inbox.db").stat().st_mode & 0o777 == 0o600
+    assert len(scene.logged("inbox.db was removed or replaced")) == 1, scene.server.log()
+    assert path.stat().st_mode & 0o777 == 0o600
     assert min(int(each["id"]) for each in scene.answered) > int(before)
     other = scene.another()
     assert other.sign_in({"token": mint("ada"), "lastId": before})["recovered"] is False
     # What was said was stored in the file that is there: whoever opens that next finds it.
     scene.server.stop(signal.SIGKILL)
-    store = SqliteInbox(str(tmp_path / "inbox.db"), Retention())
+    store = SqliteInbox(str(path), Retention())
     page = wait_for(lambda: store.since("ada", 0, None, 10, 10_000))
     assert [str(each.offset) for each in page.notifications] == [each["id"] for each in scene.answered]
     store.close()
 
 
-def test_the_loss_of_a_deleted_file_is_logged(tmp_path: Path, stage: Stage) -> None:
-    scene = stage(tmp_path / "inbox.db")
-    scene.say()
-    (tmp_path / "inbox.db").unlink()
-    scene.answered.clear()
-    scene.is_up_again()
-    assert len(scene.logged("inbox.db was removed or replaced")) == 1, scene.server.log()
+def test_a_file_deleted_under_the_server_is_made_anew_and_clients_and_the_log_say_so(tmp_path: Path, stage: Stage) -> None:
+    together(
+        lambda: _delete_while_it_runs(stage, tmp_path / "1" / "inbox.db", "inbox.db"),
+        lambda: _delete_while_it_runs(stage, tmp_path / "2" / "inbox.db", "inbox.db*"),
+    )
 
 
 # The process
