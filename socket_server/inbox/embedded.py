@@ -216,8 +216,12 @@ class _Keeper:
         """Send a message and return the body of the reply; None: the process has ended. Raises OSError."""
         sock, turn = self._channels[channel]
         with turn:
-            sock.sendall(message)
-            return messages.receive(sock)
+            try:
+                sock.sendall(message)
+                return messages.receive(sock)
+            except BaseException:
+                sock.close()  # or whoever asks next would take this answer for its own
+                raise
 
     def kill(self) -> None:
         self._process.kill()

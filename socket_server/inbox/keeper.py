@@ -64,7 +64,7 @@ def serve(store: SqliteInbox, channels: Sequence[socket.socket]) -> None:
 
 def main(arguments: str) -> None:
     # The server ends when it is told to, and this process after it, whoever else is sent the signal.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     options = json.loads(arguments)
     channels = [socket.socket(fileno=fd) for fd in options["channels"]]

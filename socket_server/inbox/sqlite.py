@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -98,11 +98,13 @@ class SqliteInbox:
         self._db: sqlite3.Connection | None = None
         self._file = (0, 0)  # device and inode
         self._began = 0
+        self._purged = 0  # the horizon when retention by age last deleted something: no clock or setting brings it back
         self._head = 0
         self._postings = Postings(retention.max_per_user)
         self._delivered = 0  # up to where the caller has delivered, by its own account
         self._seen_version = 0  # of the data; another number when another process has committed
         self._moving_up_to = 0  # the head when the posting lists began to move to the disk
+        self._moved: deque[tuple[int, int]] = deque()  # when they had moved, and up to where
         self._next_index = time.monotonic() + INDEX_EVERY_S
         self._next_purge = self._next_sweep = 0.0
 
@@ -120,8 +122,9 @@ class SqliteInbox:
         outcomes: list[int | Repeat] = []
         kept: list[tuple[int, Entry]] = []
         with self._writing() as db:
-            now, head = self._clock(), self._head
-            others = tuple(self._stored_after(db, after)) if after is not None and after < head else ()
+            # What the caller has delivered may be ahead of a file that was replaced while the clock went back.
+            now, head = self._clock(), max(self._head, after or 0)
+            others = tuple(self._stored_after(db, after)) if after is not None and after < self._head else ()
             for entry in entries:
                 repeat = self._claimed(db, entry.claim, now)
                 if repeat is not None:
@@ -157,7 +160,7 @@ class SqliteInbox:
             offsets, dropped = self._postings.of(db, user_id, after)
             now = self._clock()
             horizon = self._horizon(now)
-            complete = max(self._began, horizon, dropped) <= after <= self._head
+            complete = max(self._began, self._purged, horizon, dropped) <= after <= self._head
             first, last = max(after + 1, horizon), self._head if until is None else until
             found = db.execute(
                 f"SELECT offset, length(body) FROM notifications WHERE offset IN {_AMONG} "  # noqa: S608 - a constant
@@ -278,6 +281,7 @@ class SqliteInbox:
         for offset, users in pending:
             self._postings.add(offset, _decode_users(users))
         (noted,) = db.execute("SELECT value FROM meta WHERE name = 'head'").fetchone()
+        (self._purged,) = db.execute("SELECT coalesce(max(value), 0) FROM meta WHERE name = 'purged'").fetchone()
         (newest,) = db.execute("SELECT max(offset) FROM notifications").fetchone()
         self._head = max(self._head, self._began, noted, newest or 0)
         self._seen_version = version
@@ -361,6 +365,13 @@ class SqliteInbox:
         """Keep the head apart: the offset of what was never kept, or is deleted, must not come again."""
         db.execute("UPDATE meta SET value = ? WHERE name = 'head'", (head,))
 
+    def _note_purged(self, db: sqlite3.Connection, horizon: int) -> None:
+        db.execute(
+            "INSERT INTO meta VALUES ('purged', ?) ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
+            (horizon,),
+        )
+        self._purged = max(self._purged, horizon)
+
     def _unref(self, db: sqlite3.Connection, gone: "Counter[int]") -> None:
         """Take notifications off so many lists each; what is on none any more is deleted."""
         if gone:
@@ -383,6 +394,7 @@ class SqliteInbox:
             return True
         if now < self._next_purge:
             return False
+        self._unpend_slice()
         if self._purge_slice() or self._sweep_slice(now) or self._vacuum_slice():
             return True
         self._next_purge = now + PURGE_EVERY_S
@@ -397,10 +409,15 @@ class SqliteInbox:
             self._unref(db, gone)
         self._postings.moved(users)
         if not self._postings.moving:
-            # What an append may still have to hand out stays, though the posting lists have it now.
-            delivered = min(self._delivered, self._clock() - HANDOVER_S * MICROSECONDS)
+            self._moved.append((self._clock(), self._moving_up_to))
+
+    def _unpend_slice(self) -> None:
+        """Delete from `pending` what the posting lists have, but for what an append may still have to hand out."""
+        while self._moved and abs(self._clock() - self._moved[0][0]) > HANDOVER_S * MICROSECONDS:
+            up_to = min(self._moved[0][1], self._delivered)
             with self._writing() as db:
-                db.execute("DELETE FROM pending WHERE offset <= ?", (min(self._moving_up_to, delivered),))
+                db.execute("DELETE FROM pending WHERE offset <= ?", (up_to,))
+            self._moved.popleft()
 
     def _purge_slice(self) -> bool:
         """Delete notifications and claims whose time is over; return whether there may be more."""
@@ -410,26 +427,30 @@ class SqliteInbox:
                 old = db.execute(
                     "SELECT offset FROM notifications WHERE offset < ? LIMIT ?", (self._horizon(now), _PURGED_AT_ONCE)
                 ).fetchall()
-                old += db.execute(
+                ended = db.execute(
                     "SELECT offset FROM notifications WHERE expires <= ? LIMIT ?", (now, _PURGED_AT_ONCE)
                 ).fetchall()
                 keys = db.execute(
                     "SELECT key FROM claims WHERE offset <= ? LIMIT ?",
                     (now - IDEMPOTENCY_S * MICROSECONDS, _PURGED_AT_ONCE),
                 ).fetchall()
-            if not old and not keys:
+            if not old and not ended and not keys:
                 return False
             with self._writing() as db:
                 self._note_head(db, self._head)
-                db.executemany("DELETE FROM notifications WHERE offset = ?", old)
+                if old:
+                    self._note_purged(db, self._horizon(now))
+                db.executemany("DELETE FROM notifications WHERE offset = ?", old + ended)
                 db.executemany("DELETE FROM claims WHERE key = ?", keys)
         return True
 
     def _sweep_slice(self, now: float) -> bool:
         if now < self._next_sweep:
             return False
+        horizon = self._horizon(self._clock())
         with self._writing() as db:
-            if self._postings.sweep(db, self._horizon(self._clock())):
+            self._note_purged(db, horizon)
+            if self._postings.sweep(db, horizon):
                 return True
         self._next_sweep = now + min(SWEEP_EVERY_S, self._retention.ttl_s)
         return False

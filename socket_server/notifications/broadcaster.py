@@ -171,9 +171,17 @@ class Broadcaster:
             for post in posts:
                 post.error = error
             return
-        except BaseException:
+        except Exception:
+            # They may be stored. Who serves may have come for another's post, so it is not his to raise.
+            self._behind = True
+            _log.exception("unexpected error in a broadcast")
             for post in posts:
                 post.error = InboxUnavailable("the server failed; its log says why")
+            return
+        except BaseException:
+            self._behind = True
+            for post in posts:
+                post.error = InboxUnavailable("the server is ending")
             raise
         at = 0
         for post in posts:

@@ -55,7 +55,7 @@ class Slow:
         self._below = below
         self.permitted = threading.Event()
         self.batches: list[int] = []
-        self.failure: InboxUnavailable | None = None  # of the appends from the second on
+        self.failure: Exception | None = None  # of the appends from the second on
 
     def append(self, entries: Sequence[Entry], after: int | None = None) -> Appended:
         self.batches.append(len(entries))
@@ -537,3 +537,18 @@ def test_what_acts_in_turn_sees_a_head_that_has_gone_out() -> None:
     seen: list[int] = []
     broadcaster.in_turn(seen.append)
     assert seen == [sent.offset] == offsets(recorded["ada"][0])
+
+
+def test_an_unexpected_error_is_told_to_those_it_struck_and_to_nobody_else() -> None:
+    """The first publisher serves those who came meanwhile, too; what befalls them is not its."""
+    inbox = Slow(MemoryInbox(Retention()))
+    inbox.failure = RuntimeError("a fault")
+    broadcaster, recorded = online("1", inbox=inbox)
+    publishers = Publishers(broadcaster, inbox)
+    for _ in range(3):
+        publishers.send(broadcast("1"))
+    first, *others = publishers.join()
+    assert isinstance(first, Report)
+    assert [str(error) for error in others] == ["the server failed; its log says why"] * 2
+    assert broadcaster.behind
+    assert offsets(recorded["1"][0]) == [first.offset]
