@@ -198,7 +198,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         ),
         inbox_url=read.inbox_url("INBOX_URL", default.inbox_url),
         inbox_ttl_s=read.number("INBOX_TTL", default.inbox_ttl_s, 1, 315_360_000),
-        inbox_max_per_user=int(read.number("INBOX_MAX_PER_USER", default.inbox_max_per_user, 1, 1_000_000, whole=True)),
+        inbox_max_per_user=int(read.number("INBOX_MAX_PER_USER", default.inbox_max_per_user, 1, 20_000, whole=True)),
         drain_s=read.number("DRAIN_SECONDS", default.drain_s, 0, 3_600),
         log_level=read.choice("LOG_LEVEL", ("debug", "info", "warning", "error"), default.log_level),
         log_format=read.choice("LOG_FORMAT", ("text", "json"), default.log_format),

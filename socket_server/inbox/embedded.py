@@ -24,7 +24,7 @@ from socket_server.transport.turns import let_arrive
 
 _log = log.logger("Server")
 
-# So many reads go to the keeper together. An append that comes then waits for them, about 0.1 ms each.
+# So many reads go to the keeper together, which answers as many of them as it can in a few milliseconds.
 READ_AT_ONCE = 32
 # A keeper that has not answered for so long is taken for stuck (for another program's lock SQLite waits a second).
 TIMEOUT_S = 10.0
@@ -89,6 +89,8 @@ class EmbeddedInbox:
         try:
             reply = self._ask(messages.Since(tuple(read.asked for read in reads)), _READS)
             assert isinstance(reply, messages.Pages)
+            self._reads.extendleft(reversed(reads[len(reply.pages) :]))
+            del reads[len(reply.pages) :]
             for read, page in zip(reads, reply.pages, strict=True):
                 read.page = page
         except InboxUnavailable as error:

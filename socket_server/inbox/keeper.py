@@ -9,14 +9,20 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 
+from socket_server import log
 from socket_server.inbox import messages
-from socket_server.inbox.inbox import InboxUnavailable, Retention
+from socket_server.inbox.inbox import InboxUnavailable, Page, Retention
 from socket_server.inbox.sqlite import SqliteInbox
 
 # How long the keeper sleeps at most before it looks whether maintenance is due.
 _REST_MS = 500
+# For how long reads are answered before an append that has come meanwhile gets its turn.
+READ_S = 0.005
+
+_log = log.logger("Server")
 
 
 def answer(store: SqliteInbox, request: messages.Request) -> messages.Reply:
@@ -30,16 +36,26 @@ def answer(store: SqliteInbox, request: messages.Request) -> messages.Reply:
             case messages.Amend(key, text):
                 store.amend(key, text)
             case messages.Since(reads):
-                return messages.Pages(
-                    tuple(store.since(each.user_id, each.after, each.until, each.limit, each.max_bytes) for each in reads)
-                )
+                return messages.Pages(tuple(_pages(store, reads)))
             case messages.Forget(user_id):
                 return messages.Done(store.forget(user_id))
             case messages.Check():
                 store.check()
     except InboxUnavailable as error:
         return messages.Failed(str(error))
+    except Exception as error:
+        _log.exception("unexpected error in the inbox's process")
+        store.close()  # to begin again from the file
+        return messages.Failed(f"the inbox {store.place}: unexpected {error!r}; the server's log says more")
     return messages.Done()
+
+
+def _pages(store: SqliteInbox, reads: Sequence[messages.Read]) -> Iterator[Page]:
+    ends = time.monotonic() + READ_S
+    for each in reads:
+        yield store.since(each.user_id, each.after, each.until, each.limit, each.max_bytes)
+        if time.monotonic() > ends:
+            return
 
 
 def serve(store: SqliteInbox, channels: Sequence[socket.socket]) -> None:
@@ -60,6 +76,10 @@ def serve(store: SqliteInbox, channels: Sequence[socket.socket]) -> None:
             more = store.maintain()
         except InboxUnavailable:
             more = False  # who asks next is told
+        except Exception:
+            _log.exception("unexpected error in the inbox's maintenance")
+            store.close()
+            more = False
 
 
 def main(arguments: str) -> None:

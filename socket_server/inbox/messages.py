@@ -78,7 +78,7 @@ class HasAppended(msgspec.Struct, tag=True, frozen=True):
 
 
 class Pages(msgspec.Struct, tag=True, frozen=True):
-    """The reply to Since, in its order."""
+    """The reply to Since, in its order; where reading took long, fewer than asked for: ask again for the rest."""
 
     pages: tuple[Page, ...]
 

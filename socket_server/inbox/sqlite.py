@@ -101,6 +101,7 @@ class SqliteInbox:
         self._purged = 0  # the horizon when retention by age last deleted something: no clock or setting brings it back
         self._head = 0
         self._postings = Postings(retention.max_per_user)
+        self._erasing = False  # something that was forgotten is still in the write-ahead file
         self._delivered = 0  # up to where the caller has delivered, by its own account
         self._seen_version = 0  # of the data; another number when another process has committed
         self._moving_up_to = 0  # the head when the posting lists began to move to the disk
@@ -186,11 +187,16 @@ class SqliteInbox:
             self._unref(db, Counter(offsets))
             self._strike_out(db, user_id, offsets)
         self._postings.forgotten(user_id)
+        self._erase_wal()
+        return kept
+
+    def _erase_wal(self) -> None:
+        """Empty the write-ahead file, which still has what was deleted; again later where another program reads it now."""
         try:
-            self._ready().execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the write-ahead file still has it
+            (busy, _, _) = self._ready().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.Error as error:
             raise self._unavailable(error) from None
-        return kept
+        self._erasing = bool(busy)
 
     def check(self) -> None:
         with self._writing() as db:
@@ -209,15 +215,18 @@ class SqliteInbox:
 
     def _ready(self) -> sqlite3.Connection:
         """Return the open database. Raises InboxUnavailable."""
+        lost = 0  # up to here another file has it
         if self._db is not None:
             if self._is_the_same_file():
                 return self._db
+            lost = self._head
             _log.warning("the inbox %s was removed or replaced; it goes on with what is there now", self._path)
         self.close()
         try:
             self._db = self._open()
-        except (sqlite3.Error, OSError) as error:
+        except _FAILURES as error:
             raise self._unavailable(error) from None
+        self._began = max(self._began, lost)
         return self._db
 
     def _is_the_same_file(self) -> bool:
@@ -307,7 +316,7 @@ class SqliteInbox:
             elif _primary_code(error) not in _WITHOUT_A_TRACE:
                 # What is in memory may not be what is in the file: begin again from there.
                 self.close()
-            if isinstance(error, (sqlite3.Error, OSError)):
+            if isinstance(error, _FAILURES):
                 raise self._unavailable(error) from None
             raise
 
@@ -395,6 +404,8 @@ class SqliteInbox:
         if now < self._next_purge:
             return False
         self._unpend_slice()
+        if self._erasing:
+            self._erase_wal()
         if self._purge_slice() or self._sweep_slice(now) or self._vacuum_slice():
             return True
         self._next_purge = now + PURGE_EVERY_S
@@ -467,12 +478,16 @@ class SqliteInbox:
         return True
 
 
+_FAILURES = (sqlite3.Error, OSError, msgspec.DecodeError)
+
 # What fails with these has changed nothing, in the file or in memory.
 _WITHOUT_A_TRACE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _primary_code(error: BaseException) -> int:
     """Return SQLite's error code; an extended one carries it in its low byte."""
+    if isinstance(error, msgspec.DecodeError):
+        return sqlite3.SQLITE_CORRUPT
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     return code & 0xFF
 

@@ -79,17 +79,11 @@ class Broadcaster:
         self._waiting: list[_Post] = []
         self._moment = threading.Lock()  # in which an audience and the head belong together; held for no I/O
         self._under_way: set[str] = set()  # idempotency keys
-        self._behind = False
 
     @property
     def head(self) -> int:
         """The newest offset that has gone out, or is going out, to those who are connected."""
         return self._head
-
-    @property
-    def behind(self) -> bool:
-        """Whether something may be stored that has not gone out: the inbox's last answer was lost. See catch_up()."""
-        return self._behind
 
     def admit(self, user_id: str, connection: Connection) -> tuple[int, Connection | None]:
         """Register a connection: from the returned offset on it is sent everything, what lies before it is not.
@@ -164,7 +158,6 @@ class Broadcaster:
         try:
             results = self._store_and_deliver([broadcast for post in posts for broadcast in post.broadcasts])
         except InboxUnavailable as error:
-            self._behind = True
             refused = sum(len(post.broadcasts) for post in posts)
             if refused:
                 _log.error("refused %d broadcasts: %s", refused, error)
@@ -172,14 +165,12 @@ class Broadcaster:
                 post.error = error
             return
         except Exception:
-            # They may be stored. Who serves may have come for another's post, so it is not his to raise.
-            self._behind = True
+            # Who serves may have come for another's post: it is not his to raise.
             _log.exception("unexpected error in a broadcast")
             for post in posts:
                 post.error = InboxUnavailable("the server failed; its log says why")
             return
         except BaseException:
-            self._behind = True
             for post in posts:
                 post.error = InboxUnavailable("the server is ending")
             raise
@@ -192,7 +183,6 @@ class Broadcaster:
         started = time.perf_counter()
         entries = [self._entry(broadcast) for broadcast in broadcasts]
         appended = self._inbox.append(entries, self._head)
-        self._behind = False
         stored = time.perf_counter()
         with self._moment:
             deliveries: list[Delivery] = []

@@ -120,7 +120,7 @@ class Connection:
             if self._held is not None:
                 self._held += prepared
                 self._held_bytes += sum(len(packet.payload) for packet in prepared)
-                if self._held_bytes <= self.engine.max_backlog:
+                if self._held_bytes <= self.engine.max_backlog or len(self._held) == 1:
                     return not self.gone
                 self._held.clear()
                 self.engine.close(reason="slow consumer")  # it comes back and recovers from where it got to

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+from socket_server import log
 from socket_server.transport.connection import Connection
 from socket_server.transport.packets import Packet
 from socket_server.transport.turns import Turn
+
+_log = log.logger("Socket.IO")
 
 _WRITES_PER_LOOK = 64  # at the clock
 
@@ -34,7 +37,11 @@ def _write_one(packet: Packet, connections: Sequence[Connection]) -> set[Connect
         for connection in connections[start : start + _WRITES_PER_LOOK]:
             websocket = connection.engine.websocket
             direct = websocket is not None and not connection.holds
-            if not (websocket.send(frame) if direct else connection.deliver([packet])):
+            try:
+                taken = websocket.send(frame) if direct else connection.deliver([packet])
+            except Exception:
+                taken = _give_up(connection)
+            if not taken:
                 missed.add(connection)
         turn.give_way()
     return missed
@@ -44,7 +51,18 @@ def _write_many(packets_of: dict[Connection, list[Packet]]) -> set[Connection]:
     missed = set()
     turn = Turn()
     for connection, packets in packets_of.items():
-        if not connection.deliver(packets):
+        try:
+            taken = connection.deliver(packets)
+        except Exception:
+            taken = _give_up(connection)
+        if not taken:
             missed.add(connection)
         turn.give_way()
     return missed
+
+
+def _give_up(connection: Connection) -> bool:
+    """End a connection that cannot be written to: nobody else may miss anything for it."""
+    _log.exception("closed: unexpected error in a write, sid=%s", connection.sid)
+    connection.engine.close(reason="server error")
+    return False

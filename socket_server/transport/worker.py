@@ -35,13 +35,12 @@ _log = log.logger("Server")
 # Over how long connections move to a worker that has taken over.
 SUCCESSION_S = 1.0
 
-# A worker that takes over shares the inbox with the one that finishes: for so long it looks for what that one still stores.
-_HANDOVER_S = 30.0
 # How often it is looked whether something is stored that has not gone out; less often while the inbox is down.
 _CATCH_UP_EVERY_S = 0.25
 _CATCH_UP_AGAIN_S = 1.0
 
-# How long requests in flight may take after the drain, before the process ends all the same.
+# How long requests in flight may take after the drain, before the process ends all the same; longer where the drain did not
+# need its time.
 FINISH_S = 1.0
 
 
@@ -208,16 +207,15 @@ class Worker(GeventWebSocketWorker):
         self._stop(servers, engine, succeeded=reloads() != born)
 
     def _catch_up(self) -> None:
-        """Deliver what a worker before this one still stores, and what was stored though the inbox could not say so."""
-        services = self.wsgi.extensions["socket_server"]
-        handed_over = time.monotonic() + _HANDOVER_S + services.settings.drain_s
+        """Deliver what another process stores (the worker before a reload, or the one after it), and what was stored though
+        the inbox could not say so."""
+        broadcaster = self.wsgi.extensions["socket_server"].broadcaster
         while self.alive:
             wait_s = _CATCH_UP_EVERY_S
-            if services.broadcaster.behind or time.monotonic() < handed_over:
-                try:
-                    services.broadcaster.catch_up()
-                except SocketServerError:
-                    wait_s = _CATCH_UP_AGAIN_S  # /health says it
+            try:
+                broadcaster.catch_up()
+            except SocketServerError:
+                wait_s = _CATCH_UP_AGAIN_S  # /health says it
             gevent.sleep(wait_s)
 
     def _start(self, listener: Any) -> Server:
@@ -247,15 +245,19 @@ class Worker(GeventWebSocketWorker):
             drain_s = min(drain_s, SUCCESSION_S)
         engine.gate.draining = True
         _log.info("draining: connections=%d seconds=%g", len(engine.sockets), drain_s)
+        ends = time.monotonic() + drain_s
         drain = gevent.spawn(engine.drain, drain_s)
         while not drain.ready():
             self.notify()
             drain.join(0.5)
             if self._hurry:  # a second, impatient signal
                 break
-        with gevent.Timeout(FINISH_S, False):  # type: ignore[arg-type]  # False: silently
-            while any(handler.busy for server in servers for handler in server.handlers):
-                gevent.sleep(0.02)
+        ends = max(ends, time.monotonic() + FINISH_S)
+        while any(handler.busy for server in servers for handler in server.handlers) and time.monotonic() < ends:
+            self.notify()
+            gevent.sleep(0.02)
+            if self._hurry:
+                ends = min(ends, time.monotonic() + FINISH_S)
         for server in servers:
             server.stop(timeout=0.1)
         self.wsgi.extensions["socket_server"].inbox.close()

@@ -616,3 +616,49 @@ def test_offsets_grow_though_the_file_was_replaced_while_the_clock_was_behind(
     (newer,) = inbox.append([Entry(("ada",), b"2")], delivered).outcomes
     assert isinstance(newer, int)
     assert newer > delivered
+
+
+# What cannot be read, or not be done now
+
+
+def test_a_row_that_cannot_be_read_is_a_corrupt_file(path: Path, opened: list[SqliteInbox]) -> None:
+    inbox = SqliteInbox(str(path), LARGE)
+    opened.append(inbox)
+    inbox.open()
+    say(inbox, "ada", b"x")
+    inbox.close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE pending SET users = x'c1'")
+        db.commit()
+    with pytest.raises(InboxUnavailable, match="the file is corrupt"):
+        inbox.open()
+
+
+def test_what_was_forgotten_is_erased_once_nobody_else_reads(path: Path, opened: list[SqliteInbox]) -> None:
+    inbox = SqliteInbox(str(path), LARGE)
+    opened.append(inbox)
+    inbox.open()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as backup:
+        say(inbox, "ada", SECRET)
+        backup.execute("BEGIN")
+        backup.execute("SELECT * FROM notifications").fetchall()
+        inbox.forget("ada")
+        assert SECRET in raw(path)
+        backup.execute("COMMIT")
+    inbox._next_purge = 0.0  # as a second later
+    maintained(inbox)
+    assert SECRET not in raw(path)
+
+
+def test_a_client_of_a_file_that_was_replaced_is_told_so(path: Path, opened: list[SqliteInbox]) -> None:
+    clock = FakeClock()
+    inbox = SqliteInbox(str(path), LARGE, clock)
+    opened.append(inbox)
+    start = inbox.open()
+    clock.step(1)
+    (delivered,) = say(inbox, "ada", b"gone with the file")
+    clock.step(-3_600)
+    for each in path.parent.glob(path.name + "*"):
+        each.unlink()
+    inbox.append([], delivered)
+    assert not missed(inbox, "ada", start).complete

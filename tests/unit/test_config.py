@@ -284,7 +284,7 @@ BOUNDS = [
     ("MAX_USERS_PER_BROADCAST", "max_users_per_broadcast", 1, 10_000_000, True),
     ("SEND_BACKLOG_BYTES", "send_backlog_bytes", 1_024, 1_073_741_824, True),
     ("INBOX_TTL", "inbox_ttl_s", 1, 315_360_000, False),
-    ("INBOX_MAX_PER_USER", "inbox_max_per_user", 1, 1_000_000, True),
+    ("INBOX_MAX_PER_USER", "inbox_max_per_user", 1, 20_000, True),
     ("DRAIN_SECONDS", "drain_s", 0, 3_600, False),
 ]
 
