@@ -3,9 +3,9 @@
 import argparse
 import json
 import os
+import queue
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -211,39 +211,35 @@ def listen(options: argparse.Namespace) -> int:
     signed = options.token or _token(settings, options.user, DAY_S, options.server)
     # Without this websocket-client sends an Origin, as if it were a web page of the server's own.
     client = socketio.Client(handle_sigint=False, websocket_extra_options={"suppress_origin": True})
-    ended = threading.Event()
-    status, left = 0, options.count
-
-    def end(with_status: int) -> None:
-        nonlocal status
-        status = with_status
-        ended.set()
+    # The statuses to end with; unlike an Event's, its lock cannot be the very one that a signal has interrupted.
+    ended: queue.SimpleQueue[int] = queue.SimpleQueue()
+    left = options.count
 
     def admitted(data: dict[str, Any]) -> None:
         print(f"listening as user {data['userId']} at {url}", file=sys.stderr, flush=True)
 
     def refused(data: dict[str, Any]) -> None:
         print(f"refused: {data['message']} ({data['code']})", file=sys.stderr, flush=True)
-        end(1)
+        ended.put(1)
 
     def arrived(received: Any, offset: str | None = None) -> None:
         nonlocal left
         print(json.dumps({"id": offset, "notification": received}, ensure_ascii=False), flush=True)
         left -= 1
         if left == 0:
-            end(0)
+            ended.put(0)
 
     client.on("auth_success", admitted)
     client.on("auth_error", refused)
     client.on("notification", arrived)
-    # An event and no KeyboardInterrupt: that could strike the client's own threads' locks at any point.
+    # No KeyboardInterrupt: that could strike the client's own threads' locks at any point.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: end(130))
+        signal.signal(number, lambda *_: ended.put(130))
     try:
         client.connect(url, auth={"token": signed, "userId": options.user}, transports=["websocket"], wait=False)
     except socketio.exceptions.ConnectionError as error:
         raise CommandError(f"no server answers at {url} ({error}): start it, or name it with --server") from None
-    ended.wait()
+    status = ended.get()
     client.disconnect()
     return status
 
