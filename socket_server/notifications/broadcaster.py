@@ -24,6 +24,10 @@ from socket_server.transport.turns import let_arrive
 
 _log = log.logger("Broadcast")
 
+# Posts of up to so many users, taken together, share a commit. Beyond that it costs little beside the writing, and while
+# the clients of one broadcast read it the next one had better be on its way.
+_TOGETHER = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -59,10 +63,11 @@ Result = Report | RequestError
 class _Post:
     """What one publisher waits for."""
 
-    __slots__ = ("broadcasts", "error", "results")
+    __slots__ = ("broadcasts", "error", "results", "users")
 
     def __init__(self, broadcasts: Sequence[Broadcast]) -> None:
         self.broadcasts = broadcasts
+        self.users = sum(len(broadcast.user_ids) for broadcast in broadcasts)
         self.results: list[Result] | None = None
         self.error: InboxUnavailable | None = None
 
@@ -122,7 +127,16 @@ class Broadcaster:
     def catch_up(self) -> None:
         """Deliver what is stored and has not gone out: where the answer of an append was lost, and what another process has
         stored meanwhile (the worker before a reload, finishing). Raises InboxUnavailable."""
-        self._wait_for_turn(_Post(()))
+        post = _Post(())
+        self._waiting.append(post)
+        with self._turn:
+            self._serve_some()
+            if self._waiting:
+                # Who came meanwhile would have to wake up first, behind all who are ready to run. Nobody waits for this
+                # greenlet; a publisher's would let its own caller wait for another's fan-out.
+                self._serve_some()
+        if post.error is not None:
+            raise post.error
 
     def in_turn(self, act: Callable[[int], object]) -> None:
         """Call act with the head while no notification is on its way: what it sends, which must not block, comes after all
@@ -133,11 +147,8 @@ class Broadcaster:
     def _wait_for_turn(self, post: _Post) -> list[Result]:
         self._waiting.append(post)
         with self._turn:
-            if post.results is None and post.error is None:
-                self._serve_all()
-                if self._waiting:
-                    # Whoever came meanwhile would have to wake up first, behind all who are ready to run.
-                    self._serve_all()
+            while post.results is None and post.error is None:
+                self._serve_some()
         if post.error is not None:
             raise post.error
         assert post.results is not None
@@ -150,11 +161,12 @@ class Broadcaster:
             self._under_way |= keys
         return conflicts
 
-    def _serve_all(self) -> None:
-        """Serve whoever waits by now. Called in turn."""
-        # Whose request has arrived already joins this batch; on one core the inbox would answer before anybody else ran.
-        let_arrive()
-        posts, self._waiting = self._waiting, []
+    def _serve_some(self) -> None:
+        """Serve those who wait longest by now, as many as are worth storing together. Called in turn."""
+        if sum(post.users for post in self._waiting) < _TOGETHER:
+            # Whose request has arrived joins this batch; on one core the inbox would answer before anybody else ran.
+            let_arrive()
+        posts = self._take()
         try:
             results = self._store_and_deliver([broadcast for post in posts for broadcast in post.broadcasts])
         except InboxUnavailable as error:
@@ -178,6 +190,17 @@ class Broadcaster:
         for post in posts:
             post.results = results[at : at + len(post.broadcasts)]
             at += len(post.broadcasts)
+
+    def _take(self) -> list[_Post]:
+        count = users = 0
+        for post in self._waiting:
+            users += post.users
+            if count and users > _TOGETHER:
+                break
+            count += 1
+        posts = self._waiting[:count]
+        del self._waiting[:count]
+        return posts
 
     def _store_and_deliver(self, broadcasts: Sequence[Broadcast]) -> list[Result]:
         started = time.perf_counter()

@@ -547,3 +547,17 @@ def test_an_unexpected_error_is_told_to_those_it_struck_and_to_nobody_else() -> 
     assert isinstance(first, Report)
     assert [str(error) for error in others] == ["the server failed; its log says why"] * 2
     assert offsets(recorded["1"][0]) == [first.offset]
+
+
+def test_large_posts_go_one_at_a_time_and_small_ones_together_in_the_order_of_their_coming() -> None:
+    """While the clients of a large one read, the next is on its way; and its publisher need not wait for others'."""
+    inbox = Slow(MemoryInbox(Retention()))
+    broadcaster, recorded = online("1", inbox=inbox)
+    publishers = Publishers(broadcaster, inbox)
+    crowd = tuple(str(number) for number in range(1, 300))
+    for number, users in enumerate([("1",), ("1",), crowd, ("1",), ("1",), crowd, crowd, ("1",)]):
+        publishers.send(broadcast(*users, notification={"n": number}))
+    reports = publishers.join()
+    assert inbox.batches == [1, 1, 1, 2, 1, 1, 1]
+    assert [event[1]["n"] for event in recorded["1"][0].events] == list(range(8))
+    assert offsets(recorded["1"][0]) == [report.offset for report in reports if isinstance(report, Report)]
