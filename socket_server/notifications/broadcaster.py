@@ -1,12 +1,14 @@
 """The way of a notification: accept -> store (which gives it its offset) -> deliver -> report.
 
-One batch at a time is stored and written out, so that every connection sees offsets grow, however many publish. Publishers
-that come meanwhile make up the next batch: together they cost one commit, and one write to each connection.
+One batch after the other is stored, and written out in the same order, so that every connection sees offsets grow, however
+many publish. Publishers that come meanwhile make up the next batch: together they cost one commit, and one write to each
+connection. While a large broadcast is written out, the next is stored.
 """
 
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +82,8 @@ class Broadcaster:
         self._sessions = sessions
         self._inbox = inbox
         self._head = head
-        self._turn = threading.Lock()  # of whoever stores and delivers
+        self._turn = threading.Lock()  # of whoever stores
+        self._delivering = threading.Lock()  # taken in turn, so that what is stored first goes out first
         self._waiting: list[_Post] = []
         self._moment = threading.Lock()  # in which an audience and the head belong together; held for no I/O
         self._under_way: set[str] = set()  # idempotency keys
@@ -129,26 +132,28 @@ class Broadcaster:
         stored meanwhile (the worker before a reload, finishing). Raises InboxUnavailable."""
         post = _Post(())
         self._waiting.append(post)
-        with self._turn:
-            self._serve_some()
+        with ExitStack() as turn:
+            turn.enter_context(self._turn)
+            self._serve_some(turn)
             if self._waiting:
                 # Who came meanwhile would have to wake up first, behind all who are ready to run. Nobody waits for this
                 # greenlet; a publisher's would let its own caller wait for another's fan-out.
-                self._serve_some()
+                self._serve_some(turn)
         if post.error is not None:
             raise post.error
 
     def in_turn(self, act: Callable[[int], object]) -> None:
         """Call act with the head while no notification is on its way: what it sends, which must not block, comes after all
         up to there and before all that is newer."""
-        with self._turn:
+        with self._turn, self._delivering:
             act(self._head)
 
     def _wait_for_turn(self, post: _Post) -> list[Result]:
         self._waiting.append(post)
-        with self._turn:
+        with ExitStack() as turn:
+            turn.enter_context(self._turn)
             while post.results is None and post.error is None:
-                self._serve_some()
+                self._serve_some(turn, post)
         if post.error is not None:
             raise post.error
         assert post.results is not None
@@ -161,14 +166,20 @@ class Broadcaster:
             self._under_way |= keys
         return conflicts
 
-    def _serve_some(self) -> None:
-        """Serve those who wait longest by now, as many as are worth storing together. Called in turn."""
+    def _serve_some(self, turn: ExitStack, own: _Post | None = None) -> None:
+        """Serve those who wait longest by now, as many as are worth storing together. Called in turn.
+
+        own: the caller's. Where that is all, and large, its turn ends once it is stored: the next is stored meanwhile.
+        """
         if sum(post.users for post in self._waiting) < _TOGETHER:
             # Whose request has arrived joins this batch; on one core the inbox would answer before anybody else ran.
             let_arrive()
         posts = self._take()
+        alone = posts == [own] and posts[0].users > _TOGETHER
         try:
-            results = self._store_and_deliver([broadcast for post in posts for broadcast in post.broadcasts])
+            results = self._store_and_deliver(
+                [broadcast for post in posts for broadcast in post.broadcasts], turn.close if alone else _nothing
+            )
         except InboxUnavailable as error:
             refused = sum(len(post.broadcasts) for post in posts)
             if refused:
@@ -202,7 +213,8 @@ class Broadcaster:
         del self._waiting[:count]
         return posts
 
-    def _store_and_deliver(self, broadcasts: Sequence[Broadcast]) -> list[Result]:
+    def _store_and_deliver(self, broadcasts: Sequence[Broadcast], stored_all: Callable[[], object]) -> list[Result]:
+        """stored_all: called when it is certain that these are the next to go out."""
         started = time.perf_counter()
         entries = [self._entry(broadcast) for broadcast in broadcasts]
         appended = self._inbox.append(entries, self._head)
@@ -217,7 +229,9 @@ class Broadcaster:
                     audiences.append(None)
                 else:
                     audiences.append(self._line_up(deliveries, outcome, broadcast.notification, broadcast.user_ids))
-        missed = fan_out(deliveries)
+        with self._delivering:
+            stored_all()
+            missed = fan_out(deliveries)
         results: list[Result] = []
         settled: dict[int, bytes] = {}  # offset -> the true answer under its key
         for broadcast, entry, outcome, audience in zip(broadcasts, entries, appended.outcomes, audiences, strict=True):
@@ -268,6 +282,10 @@ class Broadcaster:
             deliveries.append((packets.encode_notification(notification, offset), audience.connections))
         self._head = max(self._head, offset)
         return audience
+
+
+def _nothing() -> None:
+    pass
 
 
 def reached(audience: Audience, missed: set[Connection]) -> tuple[int, int]:

@@ -645,7 +645,7 @@ def test_clients_that_reconnect_during_a_flood_get_each_notification_once_and_in
     users = list(TRANSPORTS)
     with (
         # A client that is cut in the middle of its upgrade may wait for the heartbeat to tell it.
-        running(tmp_path, INBOX_MAX_PER_USER=100_000, PING_INTERVAL=1, PING_TIMEOUT=4) as server,
+        running(tmp_path, INBOX_MAX_PER_USER=20_000, PING_INTERVAL=1, PING_TIMEOUT=4) as server,
         latency(node, server.port, LATENCY_MS, WEBSOCKET_LATENCY_MS) as slow_port,
         Network(slow_port) as network,
     ):

@@ -561,3 +561,42 @@ def test_large_posts_go_one_at_a_time_and_small_ones_together_in_the_order_of_th
     assert inbox.batches == [1, 1, 1, 2, 1, 1, 1]
     assert [event[1]["n"] for event in recorded["1"][0].events] == list(range(8))
     assert offsets(recorded["1"][0]) == [report.offset for report in reports if isinstance(report, Report)]
+
+
+def test_while_a_large_broadcast_is_written_out_the_next_is_stored_and_goes_out_behind_it() -> None:
+    inbox = Slow(MemoryInbox(Retention()))
+    inbox.permitted.set()
+    broadcaster, recorded = online("1", "2", inbox=inbox)
+    writing, go_on = threading.Event(), threading.Event()
+    [slow], [other] = recorded["1"], recorded["2"]
+    send = slow.send
+
+    def send_slowly(packet: Any) -> bool:
+        writing.set()
+        assert go_on.wait(10)
+        return send(packet)
+
+    slow.send = send_slowly  # type: ignore[method-assign]
+    crowd = tuple(str(number) for number in range(1, 300))
+    reports: list[Report] = []
+    threads = [
+        threading.Thread(
+            target=lambda users=users, n=n: reports.append(broadcaster.send(broadcast(*users, notification=n)))
+        )
+        for n, users in enumerate([crowd, ("2",), crowd])
+    ]
+    threads[0].start()
+    assert writing.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    until(lambda: len(inbox.batches) == 2)
+    assert other.packets == []
+    assert broadcaster.head > 0
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert len(reports) == 3
+    for session in (slow, other):
+        assert offsets(session) == sorted(set(offsets(session)))
+    assert len(other.packets) == 3
+    assert len(slow.packets) == 2
