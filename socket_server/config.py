@@ -31,7 +31,13 @@ NEW_SECRET = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'  # 
 # RFC 7518 section 3.2: an HMAC key is at least as long as its hash; 32 bytes for HS256.
 MIN_HMAC_SECRET_BYTES = 32
 
+TRANSPORTS = ("polling", "websocket")  # Engine.IO's, as a client asks for them
+
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
+
+MAX_WORKERS = 256
+# Why a second process needs Redis.
+ALONE = "each worker would know only its own connections, and broadcasts would miss the rest"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -73,6 +79,9 @@ class Settings:
     inbox_url: str = "sqlite:///instance/inbox.db"  # where the server is started
     inbox_ttl_s: float = 604_800  # how long a missed notification is kept
     inbox_max_per_user: int = 1_000  # above it the oldest goes
+    redis_url: str = ""  # empty: this process is the whole server; else all processes with the same one act as one
+    workers: int = 1  # processes on one port
+    transports: tuple[str, ...] = TRANSPORTS
     drain_s: float = 10
     log_level: str = "info"
     log_format: str = "text"
@@ -156,7 +165,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
             read.problem(f"{given} is set without {missing}: set both to serve TLS, or neither")
     if ssl_cert and ssl_key and not read.complained_of("SSL_CERT", "SSL_KEY"):
         read.certificate(ssl_cert, ssl_key)
-    _one_worker(read)
+    redis_url = read.redis_url("REDIS_URL")
     settings = Settings(
         app_env=app_env,
         host=read.text("HOST", default.host),
@@ -196,9 +205,12 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         send_backlog_bytes=int(
             read.number("SEND_BACKLOG_BYTES", default.send_backlog_bytes, 1_024, 1_073_741_824, whole=True)
         ),
-        inbox_url=read.inbox_url("INBOX_URL", default.inbox_url),
+        inbox_url=_inbox_url(read, redis_url, default.inbox_url),
         inbox_ttl_s=read.number("INBOX_TTL", default.inbox_ttl_s, 1, 315_360_000),
         inbox_max_per_user=int(read.number("INBOX_MAX_PER_USER", default.inbox_max_per_user, 1, 20_000, whole=True)),
+        redis_url=redis_url,
+        workers=_workers(read, redis_url),
+        transports=read.transports("TRANSPORTS"),
         drain_s=read.number("DRAIN_SECONDS", default.drain_s, 0, 3_600),
         log_level=read.choice("LOG_LEVEL", ("debug", "info", "warning", "error"), default.log_level),
         log_format=read.choice("LOG_FORMAT", ("text", "json"), default.log_format),
@@ -217,13 +229,24 @@ def _default_env(environ: Mapping[str, str]) -> str:
     return "development" if environ.get("FLASK_RUN_FROM_CLI") == "true" else "production"
 
 
-def _one_worker(read: "_Reader") -> None:
-    workers = read.raw("WEB_CONCURRENCY")
-    if workers not in ("", "1"):
+def _inbox_url(read: "_Reader", redis_url: str, default: str) -> str:
+    url = read.inbox_url("INBOX_URL", redis_url or default)
+    if redis_url and url != redis_url and not read.complained_of("INBOX_URL", "REDIS_URL"):
         read.problem(
-            f"WEB_CONCURRENCY is {workers}: each worker would know only its own connections, and broadcasts would miss "
-            "the rest; run one worker (unset WEB_CONCURRENCY), which holds MAX_CONNECTIONS by itself"
+            "INBOX_URL is another store than REDIS_URL: the nodes share their inbox, in the same Redis that joins them; "
+            "leave INBOX_URL out"
         )
+    return url
+
+
+def _workers(read: "_Reader", redis_url: str) -> int:
+    workers = int(read.number("WEB_CONCURRENCY", 1, 1, MAX_WORKERS, whole=True))
+    if workers > 1 and not redis_url and not read.complained_of("REDIS_URL"):
+        read.problem(
+            f"WEB_CONCURRENCY is {workers} without REDIS_URL: {ALONE}; set REDIS_URL, or run one worker "
+            "(unset WEB_CONCURRENCY), which holds MAX_CONNECTIONS by itself"
+        )
+    return workers
 
 
 def _algorithms(read: "_Reader", secret: bool, public_key: str, jwks: bool) -> tuple[str, ...]:
@@ -386,6 +409,21 @@ class _Reader:
         elif value != "memory://" and scheme not in REDIS_SCHEMES:
             self.problem(f"{name} names no kind of inbox: use sqlite:///path/inbox.db, redis://host:6379 or memory://")
         return value
+
+    def redis_url(self, name: str) -> str:
+        value = self.raw(name)
+        if value and value.partition("://")[0] not in REDIS_SCHEMES:
+            self.problem(
+                f"{name} names no Redis: use redis://:password@host:6379/0, rediss://…, unix:///… or redis+sentinel://…"
+            )
+        return value
+
+    def transports(self, name: str) -> tuple[str, ...]:
+        words = self.words(name) or TRANSPORTS
+        unknown = [word for word in words if word not in TRANSPORTS]
+        if unknown:
+            self.problem(f"{name} names {', '.join(unknown)}: use {' or '.join(TRANSPORTS)}, or both")
+        return words
 
     def origins(self, name: str, default: tuple[str, ...], development: bool) -> tuple[str, ...]:
         origins = []

@@ -75,6 +75,8 @@ VARIABLES = [
     "DEMO",
     "TRUSTED_PROXIES",
     "WEB_CONCURRENCY",
+    "REDIS_URL",
+    "TRANSPORTS",
     "FLASK_RUN_FROM_CLI",
 ]
 
@@ -246,6 +248,7 @@ def test_one_message_lists_every_problem_by_name_with_its_mend() -> None:
         "DEMO": "maybe",
         "TRUSTED_PROXIES": "10.0.0.0/99",
         "WEB_CONCURRENCY": "4",
+        "TRANSPORTS": "udp",
     }
     with pytest.raises(ConfigError) as caught:
         from_environ(bad)
@@ -393,9 +396,38 @@ def test_an_inbox_in_memory_is_warned_of() -> None:
 # Several workers
 
 
-@pytest.mark.parametrize("value", ["0", "2", "4", "auto", "-1", "1.0"])
-def test_several_workers_are_a_problem(value: str) -> None:
-    assert problem(WEB_CONCURRENCY=value).startswith("WEB_CONCURRENCY")
+@pytest.mark.parametrize("value", ["0", "auto", "-1", "1.0", "1000000"])
+def test_a_number_of_workers_is_a_number(value: str) -> None:
+    assert problem(WEB_CONCURRENCY=value, REDIS_URL="redis://localhost").startswith("WEB_CONCURRENCY")
+
+
+def test_several_workers_need_redis() -> None:
+    assert "REDIS_URL" in problem(WEB_CONCURRENCY="4")
+    assert read(WEB_CONCURRENCY="4", REDIS_URL="redis://localhost").workers == 4
+    assert read().workers == 1
+
+
+# Several nodes
+
+
+def test_nodes_keep_what_users_miss_in_the_redis_that_joins_them() -> None:
+    assert read(REDIS_URL="redis://one").inbox_url == "redis://one"
+    assert read(REDIS_URL="redis://one", INBOX_URL="redis://one").redis_url == "redis://one"
+    for other in ("memory://", "sqlite:///inbox.db", "redis://two"):
+        assert "REDIS_URL" in problem(REDIS_URL="redis://one", INBOX_URL=other)
+    assert read().redis_url == ""
+
+
+@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "memory://", "sqlite:///inbox.db"])
+def test_what_is_no_redis_joins_no_nodes(url: str) -> None:
+    assert problem(REDIS_URL=url).startswith("REDIS_URL")
+
+
+def test_transports_are_those_of_engine_io() -> None:
+    assert read().transports == ("polling", "websocket")
+    assert read(TRANSPORTS="websocket").transports == ("websocket",)
+    assert problem(TRANSPORTS="websocket,carrier-pigeon").startswith("TRANSPORTS")
+
 
 
 def test_one_worker_is_what_there_is() -> None:
