@@ -416,6 +416,7 @@ class _Reader:
             self.problem(
                 f"{name} names no Redis: use redis://:password@host:6379/0, rediss://…, unix:///… or redis+sentinel://…"
             )
+            return ""
         return value
 
     def transports(self, name: str) -> tuple[str, ...]:

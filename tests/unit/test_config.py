@@ -429,7 +429,6 @@ def test_transports_are_those_of_engine_io() -> None:
     assert problem(TRANSPORTS="websocket,carrier-pigeon").startswith("TRANSPORTS")
 
 
-
 def test_one_worker_is_what_there_is() -> None:
     assert read(WEB_CONCURRENCY="1") == read()
 
