@@ -3,17 +3,18 @@
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
 from socket_server import config, log
-from socket_server.api import broadcast, cors, errors, monitoring
+from socket_server.api import broadcast, connections, cors, errors, monitoring, paths
 from socket_server.api import inbox as inbox_api
 from socket_server.api.authorization import Authorization
 from socket_server.api.broadcast import WsgiResponse
 from socket_server.auth.keys import RemoteKeySet
 from socket_server.auth.tokens import TokenVerifier
+from socket_server.cluster.registry import LocalRegistry, Registry, unique
 from socket_server.config import Settings
 from socket_server.errors import InboxUnavailable
 from socket_server.events import ConnectionEvents
@@ -31,6 +32,9 @@ from socket_server.transport.origins import Origins
 from socket_server.transport.server import SocketIO
 from socket_server.web import demo
 
+if TYPE_CHECKING:
+    from socket_server.cluster.feed import Feed
+
 _log = log.logger("Server")
 
 
@@ -42,9 +46,18 @@ class Services:
     sessions: SessionManager
     broadcaster: Broadcaster
     inbox: Inbox
+    registry: Registry
+    feed: "Feed | None"  # where this is one node of several
     deadlines: Deadlines
     gate: Gate
     judge_head: Callable[[dict[str, Any]], tuple[int, WsgiResponse | None]]
+
+    def close(self) -> None:
+        """Let go of what lies outside this process, once nobody is connected any more."""
+        self.registry.stop()
+        if self.feed is not None:
+            self.feed.stop()
+        self.inbox.close()
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -61,24 +74,30 @@ def create_app(settings: Settings | None = None) -> Flask:
         settings.trusted_proxies,
         settings.max_connections_per_ip,
         settings.max_auth_failures_per_minute,
+        settings.transports,
     )
     sessions = SessionManager(settings.max_connections_per_user)
     app = Flask("socket_server", static_folder=None)
     inbox = make_inbox(settings)
-    broadcaster = Broadcaster(sessions, inbox, _open(inbox))
+    head = _open(inbox)
+    broadcaster = Broadcaster(sessions, inbox, clock_us() if head is None else head)
+    registry, feed = _join(settings, sessions, gate)
     deadlines = Deadlines()
     verifier = TokenVerifier(settings, RemoteKeySet(settings.jwt_jwks_url) if settings.jwt_jwks_url else None)
 
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     authorization = Authorization(settings)
     endpoint = broadcast.Endpoint(settings, authorization, broadcaster, origins)
-    app.extensions["socket_server"] = Services(settings, sessions, broadcaster, inbox, deadlines, gate, endpoint.judge_head)
-    health = Health({"inbox": inbox.check})
+    app.extensions["socket_server"] = Services(
+        settings, sessions, broadcaster, inbox, registry, feed, deadlines, gate, endpoint.judge_head
+    )
+    health = Health({"inbox": inbox.check} | ({"registry": registry.check, "feed": feed.check} if feed is not None else {}))
     errors.register(app)
     cors.register(app, origins)
-    app.register_blueprint(monitoring.blueprint(sessions, health, lambda: gate.draining, authorization))
-    inbox_api.prepare(app)
+    app.register_blueprint(monitoring.blueprint(sessions, registry, health, lambda: gate.draining, authorization))
+    paths.prepare(app)
     app.register_blueprint(inbox_api.blueprint(inbox, authorization))
+    app.register_blueprint(connections.blueprint(registry, authorization))
     app.register_blueprint(broadcast.blueprint(endpoint))
     if settings.serves_page:
         app.register_blueprint(demo.blueprint(settings, next(iter(settings.jwt_secrets), "")))
@@ -104,29 +123,47 @@ def create_app(settings: Settings | None = None) -> Flask:
         pid_for=pid_for,
         ping_interval_s=settings.ping_interval_s,
         ping_timeout_s=settings.ping_timeout_s,
+        upgraded=registry.moved,
     )
-    events = ConnectionEvents(settings, verifier, sessions, broadcaster, Recovery(inbox), deadlines, gate.failed)
+    events = ConnectionEvents(settings, verifier, sessions, registry, broadcaster, Recovery(inbox), deadlines, gate.failed)
     events.register(socketio)
+    registry.start(events.end)
+    if feed is not None:
+        feed.start(broadcaster, None if head is not None else lambda: broadcaster.start_at(inbox.open()))
     _announce(settings, inbox)
     return app
 
 
 def make_inbox(settings: Settings) -> Inbox:
     """Return the inbox of these settings, not opened."""
-    return stores.make(settings.inbox_url, Retention(settings.inbox_ttl_s, settings.inbox_max_per_user))
+    retention = Retention(settings.inbox_ttl_s, settings.inbox_max_per_user)
+    return stores.make(settings.inbox_url, retention, several_nodes=bool(settings.redis_url))
 
 
-def _open(inbox: Inbox) -> int:
-    """Return the inbox's head.
+def _join(settings: Settings, sessions: SessionManager, gate: Gate) -> "tuple[Registry, Feed | None]":
+    """Return the registry of this node, and its feed where it is one of several; not started."""
+    node = unique(settings.node_name)
+    if not settings.redis_url:
+        return LocalRegistry(sessions, node), None
+    from socket_server.cluster.feed import Feed
+    from socket_server.cluster.redis_registry import RedisRegistry
 
-    Where it cannot be opened the server starts all the same: connections are served, /health says what to mend, and what
-    waits in the inbox is there when that is done.
+    registry = RedisRegistry(settings.redis_url, sessions, node, settings.max_connections_per_user, gate)
+    gate.on_failed, gate.on_counted = registry.failed, registry.counted
+    return registry, Feed(settings.redis_url, node, registry)
+
+
+def _open(inbox: Inbox) -> int | None:
+    """Return the inbox's head; None where it cannot be opened.
+
+    The server starts all the same: connections are served, /health says what to mend, and what waits in the inbox is there
+    when that is done.
     """
     try:
         return inbox.open()
     except InboxUnavailable as error:
         _log.error("%s", error)
-        return clock_us()
+        return None
 
 
 def with_development_secret(settings: Settings) -> Settings:

@@ -80,6 +80,7 @@ class Settings:
     inbox_ttl_s: float = 604_800  # how long a missed notification is kept
     inbox_max_per_user: int = 1_000  # above it the oldest goes
     redis_url: str = ""  # empty: this process is the whole server; else all processes with the same one act as one
+    node_name: str = "node"  # what the name of each process of this machine begins with
     workers: int = 1  # processes on one port
     transports: tuple[str, ...] = TRANSPORTS
     drain_s: float = 10
@@ -209,6 +210,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         inbox_ttl_s=read.number("INBOX_TTL", default.inbox_ttl_s, 1, 315_360_000),
         inbox_max_per_user=int(read.number("INBOX_MAX_PER_USER", default.inbox_max_per_user, 1, 20_000, whole=True)),
         redis_url=redis_url,
+        node_name=read.node_name("NODE_NAME", default.node_name),
         workers=_workers(read, redis_url),
         transports=read.transports("TRANSPORTS"),
         drain_s=read.number("DRAIN_SECONDS", default.drain_s, 0, 3_600),
@@ -417,6 +419,12 @@ class _Reader:
                 f"{name} names no Redis: use redis://:password@host:6379/0, rediss://…, unix:///… or redis+sentinel://…"
             )
             return ""
+        return value
+
+    def node_name(self, name: str, default: str) -> str:
+        value = self.text(name, default)
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value):
+            self.problem(f"{name} is {value!r}: use up to 64 letters, digits, dots, - and _")
         return value
 
     def transports(self, name: str) -> tuple[str, ...]:

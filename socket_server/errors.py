@@ -4,7 +4,9 @@ SocketServerError
     ConfigError            a setting is missing or bad: the server does not start
     RequestError           a REST request is refused: a status, an error and how to mend it
     AuthenticationError    a connection is not who it says it is: a message and a code
-    InboxUnavailable       the inbox cannot keep its promise now: why, and what to do
+    Unavailable            a part outside this process cannot do its work now: why, and what to do
+        InboxUnavailable   the inbox
+        ClusterUnavailable the way to the other nodes
 """
 
 from collections.abc import Sequence
@@ -42,9 +44,17 @@ class AuthenticationError(SocketServerError):
         self.code = code
 
 
-class InboxUnavailable(SocketServerError):  # noqa: N818 - a state of the store, and its name in the documentation
-    """The store cannot keep its promise now: the message says why and what to do.
+class Unavailable(SocketServerError):  # noqa: N818 - a state of the part, and its name in the documentation
+    """A part outside this process cannot do its work now: the message says why and what to do."""
+
+
+class InboxUnavailable(Unavailable):
+    """The store cannot keep its promise now.
 
     What was asked has not been answered as done; whether it was done is unknown (a repeat with the same idempotency key is
     safe).
     """
+
+
+class ClusterUnavailable(Unavailable):
+    """The other nodes cannot be reached now: what holds for all of them is not known."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from socket_server import log
-from socket_server.errors import SocketServerError
+from socket_server.errors import Unavailable
 
 _log = log.logger("Server")
 
@@ -25,7 +25,7 @@ class Checks:
 
 
 class Health:
-    """Asks the parts, and remembers the answers for a second. A check raises SocketServerError where something is wrong."""
+    """Asks the parts, and remembers the answers for a second. A check raises Unavailable where something is wrong."""
 
     def __init__(self, parts: Mapping[str, Callable[[], None]]) -> None:
         self._parts = parts
@@ -49,6 +49,6 @@ class Health:
             try:
                 check()
                 texts[name] = OK
-            except SocketServerError as error:
+            except Unavailable as error:
                 texts[name] = str(error)
         return Checks(all(text == OK for text in texts.values()), texts)

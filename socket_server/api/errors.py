@@ -7,13 +7,15 @@ from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from socket_server import log
-from socket_server.errors import RequestError
-from socket_server.inbox.inbox import InboxUnavailable
+from socket_server.errors import RequestError, Unavailable
 
 _log = log.logger("Server")
 
 _MENDS = {
-    404: "nothing is here; the API is /health, /stats, /broadcast, /broadcast/batch and /users/<id>/notifications",
+    404: (
+        "nothing is here; the API is /health, /stats, /broadcast, /broadcast/batch, /users/<id>/notifications and "
+        "/users/<id>/connections"
+    ),
     405: "this path does not take this method; the Allow header lists what it takes",
     413: "the body is larger than MAX_BODY_BYTES: split the broadcast",
     415: "send the body as Content-Type: application/json",
@@ -36,9 +38,9 @@ def error_response(status: int, error: str, message: str) -> Response:
     return response
 
 
-def unavailable(error: InboxUnavailable) -> RequestError:
-    """Return what a request is answered that the inbox did not confirm. Where its answer was lost it may be stored all the
-    same: a repeat with the same Idempotency-Key does no harm."""
+def unavailable(error: Unavailable) -> RequestError:
+    """Return what a request is answered that a part could not confirm. Where the inbox's answer was lost it may be stored
+    all the same: a repeat with the same Idempotency-Key does no harm."""
     return RequestError(503, "Service Unavailable", str(error))
 
 
@@ -49,8 +51,8 @@ def register(app: Flask) -> None:
     def refused(error: RequestError) -> Response:
         return error_response(error.status, error.error, error.message)
 
-    @app.errorhandler(InboxUnavailable)
-    def down(error: InboxUnavailable) -> Response:
+    @app.errorhandler(Unavailable)
+    def down(error: Unavailable) -> Response:
         return refused(unavailable(error))
 
     @app.errorhandler(HTTPException)

@@ -1,8 +1,7 @@
 """GET and DELETE /users/<id>/notifications: what is kept for a user, for operators and for privacy requests."""
 
 import orjson
-from flask import Blueprint, Flask, Response, request
-from werkzeug.routing import BaseConverter
+from flask import Blueprint, Response, request
 
 from socket_server.api.authorization import Authorization
 from socket_server.api.errors import json_response
@@ -15,21 +14,8 @@ MAX_LIMIT = 1_000
 MAX_BYTES = 4_194_304  # of the notifications in one answer; the rest comes with the next `after`
 
 
-class _AnyText(BaseConverter):
-    """A user id in a path: any text at all, percent-encoded. With slashes, as many and wherever they are."""
-
-    regex = r"[\s\S]*?"
-    part_isolating = False
-
-
-def prepare(app: Flask) -> None:
-    """Let paths name every user there can be: `//` in one must not become `/`, which is another user."""
-    app.url_map.converters["any_text"] = _AnyText
-    app.url_map.merge_slashes = False
-
-
 def blueprint(inbox: Inbox, authorization: Authorization) -> Blueprint:
-    """Register the endpoints; prepare() the app before."""
+    """Register the endpoints; paths.prepare() the app before."""
     bp = Blueprint("inbox", __name__)
 
     @bp.get("/users/<any_text:user_id>/notifications")

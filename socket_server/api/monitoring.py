@@ -9,6 +9,8 @@ from flask import Blueprint, Response, request
 
 from socket_server.api.authorization import Authorization
 from socket_server.api.errors import json_response
+from socket_server.cluster.registry import ClusterStats, Registry
+from socket_server.errors import ClusterUnavailable
 from socket_server.health import OK, Health
 from socket_server.sessions import SessionManager
 
@@ -17,7 +19,11 @@ _UNAVAILABLE = "unavailable; the server's log says why, and so does this page to
 
 
 def blueprint(
-    sessions: SessionManager, health_of_parts: Health, draining: Callable[[], bool], authorization: Authorization
+    sessions: SessionManager,
+    registry: Registry,
+    health_of_parts: Health,
+    draining: Callable[[], bool],
+    authorization: Authorization,
 ) -> Blueprint:
     """draining: whether the server is shutting down."""
     bp = Blueprint("monitoring", __name__)
@@ -31,7 +37,7 @@ def blueprint(
         body: dict[str, Any] = {
             "status": status,
             "uptime": round(time.monotonic() - started, 2),
-            "stats": sessions.stats().to_json(),
+            "stats": _stats_or_own().to_json(),
             "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }
         if not checks.good:
@@ -46,7 +52,13 @@ def blueprint(
 
     @bp.get("/stats")
     def stats() -> Response:
-        """Who is connected, in numbers."""
-        return json_response(sessions.stats().to_json())
+        """Who is connected, in numbers. 503: the other nodes cannot be asked."""
+        return json_response(registry.stats().to_json())
+
+    def _stats_or_own() -> ClusterStats:
+        try:
+            return registry.stats()
+        except ClusterUnavailable:
+            return ClusterStats(sessions.stats())  # `checks` says why
 
     return bp

@@ -8,6 +8,7 @@ from socket_server import log
 from socket_server.auth import credentials
 from socket_server.auth.credentials import Credentials
 from socket_server.auth.tokens import Identity, TokenVerifier, expired_token
+from socket_server.cluster.registry import CROWDED_OUT, REPLACED, Registry
 from socket_server.config import Settings
 from socket_server.errors import AuthenticationError, InboxUnavailable
 from socket_server.notifications import positions
@@ -36,6 +37,7 @@ class ConnectionEvents:
         settings: Settings,
         verifier: TokenVerifier,
         sessions: SessionManager,
+        registry: Registry,
         broadcaster: Broadcaster,
         recovery: Recovery,
         deadlines: Deadlines,
@@ -45,6 +47,7 @@ class ConnectionEvents:
         self._settings = settings
         self._verifier = verifier
         self._sessions = sessions
+        self._registry = registry
         self._broadcaster = broadcaster
         self._recovery = recovery
         self._deadlines = deadlines
@@ -147,7 +150,9 @@ class ConnectionEvents:
         connection.hold()
         head, evicted = self._broadcaster.admit(identity.user_id, connection)
         if evicted is not None:
-            self._refuse(evicted, AuthenticationError("Too many connections", "too_many_connections"))
+            self._refuse(evicted, too_many_connections())
+        # Meanwhile what is broadcast to it waits in line.
+        self._registry.settle(connection)
         after = None if position is None else position.within(head)
         if after is None or after == head:
             connection.send(_success(identity, head, recovered=after == head))
@@ -164,9 +169,16 @@ class ConnectionEvents:
         """End the connections that this client has left: it came back before anybody noticed their death."""
         for other in self._sessions.connections_of([user_id]).connections:
             if other.pid == connection.pid and other is not connection:
-                _log.info("half-open sid=%s gives way to sid=%s", other.sid, connection.sid)
-                self._sessions.remove(other)
-                other.engine.close(reason="replaced by its own reconnection")
+                self.end(other, REPLACED)
+
+    def end(self, connection: Connection, why: str) -> None:
+        """End a connection for one of the registry's reasons."""
+        if why == REPLACED:
+            _log.info("half-open sid=%s gives way to its client's new connection", connection.sid)
+            self._sessions.remove(connection)
+            connection.engine.close(reason="replaced by its own reconnection")
+        else:
+            self._refuse(connection, too_many_connections() if why == CROWDED_OUT else signed_out())
 
     def _refuse(self, connection: Connection, error: AuthenticationError) -> None:
         if connection.ended:
@@ -195,6 +207,14 @@ def _success(identity: Identity, last_id: int, recovered: bool, replayed: int = 
             "lastId": str(last_id),
         },
     )
+
+
+def too_many_connections() -> AuthenticationError:
+    return AuthenticationError("Too many connections", "too_many_connections")
+
+
+def signed_out() -> AuthenticationError:
+    return AuthenticationError("Signed out", "signed_out")
 
 
 def auth_timeout() -> AuthenticationError:

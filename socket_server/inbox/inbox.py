@@ -29,10 +29,28 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """How far a notification goes: so many of its users have a connection, and so many connections those are."""
+
+    users: int
+    connections: int
+
+    def encode(self) -> bytes:
+        """Return what an idempotency key keeps of it: `[users,connections]`, as JSON."""
+        return b"[%d,%d]" % (self.users, self.connections)
+
+    @classmethod
+    def decode(cls, text: bytes) -> "Reach":
+        """Read what encode() wrote. Raises ValueError."""
+        users, connections = text.strip(b"[]").split(b",")[:2]  # a third was there once
+        return cls(int(users), int(connections))
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """An idempotency key, stored together with what it was used for.
 
-    digest: of the request's bytes; answer: what a repeat is answered, as bytes that only the caller understands.
+    digest: of the request's bytes; answer: what a repeat is answered, a Reach encoded.
     """
 
     key: str
@@ -65,22 +83,29 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A notification with its users."""
+    """A notification with its users.
+
+    before: the offset before it in the order of all; 0 where the store does not say.
+    """
 
     offset: int
     user_ids: tuple[str, ...]
     notification: bytes
+    before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Appended:
     """What became of entries: for each, in order, its offset or the Repeat that it is.
 
-    others: what was stored before them and the caller has not delivered, oldest first.
+    others: what was stored before them and the caller has not delivered, oldest first. complete: those are all.
+    reach: of each entry, over all nodes that share the store; empty where it does not know of any.
     """
 
     outcomes: tuple[int | Repeat, ...]
     others: tuple[Record, ...] = ()
+    complete: bool = True
+    reach: tuple[Reach, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

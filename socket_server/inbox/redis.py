@@ -7,8 +7,9 @@ Under one prefix, whose hash tag keeps all of it together:
 
     head         the newest offset given
     began        where the store's life began; after a flush it begins anew
-    log          a stream of all notifications, as `<offset>-0` with `users` (a MessagePack array) and `body`: the last
-                 ten minutes, forgotten users included
+    log          a stream of all notifications, as `<offset>-0` with `users` (a MessagePack array), `body` and `before` (the
+                 offset before it, by which a reader sees that nothing is missing): the last two minutes, forgotten users
+                 included
     body:<n>     the notification with offset n, once for all its users: how many lists name it (8 digits), then its bytes
     user:<id>    a user's list, oldest first: offsets, as `<n>`, or `<n>:<expires>` where its own ttl ends it before
                  retention does; in front of them `d<n>` where retention by count, or forgetting, has dropped up to n
@@ -40,6 +41,7 @@ from socket_server.inbox.inbox import (
     Entry,
     InboxUnavailable,
     Page,
+    Reach,
     Record,
     Repeat,
     Retention,
@@ -52,7 +54,7 @@ PREFIX = "{socket-server}:"
 LOG = PREFIX + "log"
 
 # How far back the log goes: a node that was away for longer has its clients recover from their inboxes.
-LOG_S = 600
+LOG_S = 120
 LOG_LENGTH = 100_000  # notifications
 
 CONNECT_TIMEOUT_S = 3.0
@@ -131,9 +133,11 @@ local function unlist(gone)
 end
 """
 
-# Six arguments an entry, from the tenth on: users, body, own ttl in microseconds ('': none), the idempotency key's key (''
-# without one), digest, answer. Without entries it only shows that it could write. Returns the head, the log after the ninth
-# argument (none where that is ''), then for each entry its offset, or the array that the idempotency key holds.
+# Six arguments an entry, from the eleventh on: users, body, own ttl in microseconds ('': none), the idempotency key's key
+# ('' without one), digest, answer. Without entries it only shows that it could write. The tenth argument: what begins the
+# keys of the hashes, one a user, that hold who is connected; '' where nothing is to be counted. Returns the head, the head
+# before, the log after the ninth argument (none where that is ''), then for each entry an array: its offset, its users and
+# their connections; or, with four elements, the offset, digest and answer that the idempotency key holds, and ''.
 _APPEND = (
     _PRELUDE
     + """
@@ -152,12 +156,26 @@ if anew and redis.call('EXISTS', log) == 1 then
 end
 note_head()
 
-local after, others = tonumber(ARGV[9]), {}
+local after, others, connections = tonumber(ARGV[9]), {}, ARGV[10]
 if after and after < head then
   others = redis.call('XRANGE', log, '(' .. text(after) .. '-0', '+')
 end
 
-local outcomes, gone = {'', others}, {}
+local outcomes, gone = {'', text(head), others}, {}
+
+-- Return how many of these users are connected, and by how many connections.
+local function reach(users)
+  local reached, sockets = 0, 0
+  if connections ~= '' then
+    for _, user in ipairs(users) do
+      local count = redis.call('HLEN', connections .. user)
+      if count > 0 then
+        reached, sockets = reached + 1, sockets + count
+      end
+    end
+  end
+  return reached, sockets
+end
 
 local function push(user, element, expiry)
   local key = prefix .. 'user:' .. user
@@ -176,21 +194,27 @@ local function push(user, element, expiry)
   redis.call('PEXPIRE', key, expiry)
 end
 
-for at = 10, #ARGV, 6 do
+for at = 11, #ARGV, 6 do
   local users, body, own_ttl, claim = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
   local first = claim ~= '' and redis.call('HMGET', claim, 'offset', 'digest', 'answer')
   if first and first[1] and tonumber(first[1]) > now - claimed_for then
+    first[4] = ''
     outcomes[#outcomes + 1] = first
   else
+    local before = text(head)
     head = math.max(now, head + 1)
-    local offset = text(head)
+    local offset, list = text(head), cmsgpack.unpack(users)
+    local reached, sockets = reach(list)
     redis.call('SET', prefix .. 'head', offset)
-    outcomes[#outcomes + 1] = offset
+    outcomes[#outcomes + 1] = {offset, reached, sockets}
     if claim ~= '' then
-      redis.call('HSET', claim, 'offset', offset, 'digest', ARGV[at + 4], 'answer', ARGV[at + 5])
+      local answer = ARGV[at + 5]
+      if connections ~= '' then
+        answer = string.format('[%d,%d]', reached, sockets)
+      end
+      redis.call('HSET', claim, 'offset', offset, 'digest', ARGV[at + 4], 'answer', answer)
       redis.call('PEXPIRE', claim, milliseconds(head - now + claimed_for))
     end
-    local list = cmsgpack.unpack(users)
     if #list > 0 and own_ttl ~= 0 then
       local element, expiry = offset, milliseconds(head - now + ttl)
       local body_expiry = expiry
@@ -203,11 +227,11 @@ for at = 10, #ARGV, 6 do
         push(user, element, expiry)
       end
     end
-    redis.call('XADD', log, 'MAXLEN', '~', log_length, offset .. '-0', 'users', users, 'body', body)
+    redis.call('XADD', log, 'MAXLEN', '~', log_length, offset .. '-0', 'users', users, 'body', body, 'before', before)
   end
 end
 unlist(gone)
-if #outcomes > 2 then
+if #outcomes > 3 then
   redis.call('XTRIM', log, 'MINID', '~', text(math.max(0, head - log_span)))
 end
 outcomes[1] = text(head)
@@ -300,16 +324,18 @@ end
 class RedisInbox:
     """An Inbox in Redis. For threads, or greenlets where the sockets are gevent's."""
 
-    def __init__(self, url: str, retention: Retention, clock: Clock | None = None) -> None:
+    def __init__(self, url: str, retention: Retention, clock: Clock | None = None, counted: str = "") -> None:
         """url: redis://, rediss:// or unix:// as redis-py reads them, or
-        redis+sentinel://[:password@]host1:26379,host2:26379/<service>[/<db>]; clock: instead of Redis's own, for tests.
+        redis+sentinel://[:password@]host1:26379,host2:26379/<service>[/<db>]; clock: instead of Redis's own, for tests;
+        counted: what begins the keys of the hashes, one a user, that hold the connections of all nodes, for Appended.reach.
 
         Connects to nothing yet. Raises ConfigError for a URL that cannot be read.
         """
         self._retention = retention
         self._ttl = round(retention.ttl_s * MICROSECONDS)
         self._clock = clock
-        self._client, self._where = connect(url)
+        self._counted = counted
+        self._client, self._where = connect(url, _READERS + _WRITERS)
         self._password = self._client.connection_pool.connection_kwargs.get("password") or ""
         self._append = self._client.register_script(_APPEND)
         self._since = self._client.register_script(_SINCE)
@@ -333,11 +359,14 @@ class RedisInbox:
         if not entries and after is None:
             return Appended(())
         with self._asking(self._writing):
-            head, others, *outcomes = self._append(args=self._append_arguments(entries, after))
+            head, before, others, *outcomes = self._append(args=self._append_arguments(entries, after))
             self._heard(head)
+        records = tuple(record(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in others)
         return Appended(
             tuple(_outcome(each) for each in outcomes),
-            tuple(record(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in others),
+            records,
+            after is None or _joined(after, records, int(before)),
+            tuple(_reach(each) for each in outcomes) if self._counted else (),
         )
 
     def amend(self, key: str, answer: bytes) -> None:
@@ -380,7 +409,7 @@ class RedisInbox:
     def _append_arguments(self, entries: Sequence[Entry], after: int | None) -> list[str | bytes | int]:
         arguments = self._arguments()
         arguments += [self._retention.max_per_user, IDEMPOTENCY_S * MICROSECONDS, LOG_LENGTH, LOG_S * MICROSECONDS]
-        arguments.append("" if after is None else after)
+        arguments += ["" if after is None else after, self._counted]
         for entry in entries:
             own_ttl: int | str = ""
             if entry.ttl_s is not None and entry.ttl_s < self._retention.ttl_s:
@@ -435,11 +464,22 @@ class RedisInbox:
 
 def record(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Record:
     """Return a notification as an entry of the log holds it."""
-    return Record(int(entry_id.partition(b"-")[0]), _decode_users(fields[b"users"]), fields[b"body"])
+    offset = int(entry_id.partition(b"-")[0])
+    return Record(offset, _decode_users(fields[b"users"]), fields[b"body"], int(fields.get(b"before", 0)))
 
 
-def connect(url: str) -> tuple["redis.Redis", str]:
-    """Return a client, not connected yet, and a name for it that may be shown. Raises ConfigError.
+def _joined(after: int, records: Sequence[Record], before: int) -> bool:
+    """Say whether records are all that lies between an offset and the one before the next entry."""
+    last = after
+    for each in records:
+        if each.before > last:
+            return False
+        last = each.offset
+    return before <= last
+
+
+def connect(url: str, connections: int) -> tuple["redis.Redis", str]:
+    """Return a client of at most so many connections, none made yet, and a name that may be shown. Raises ConfigError.
 
     It tries nothing twice by itself: an append whose answer was lost may have been done.
     """
@@ -451,13 +491,14 @@ def connect(url: str) -> tuple["redis.Redis", str]:
         "retry": Retry(NoBackoff(), 0),
         # RESP3 would give nothing here, and redis-py makes its connections slower then: it asks for push messages too.
         "protocol": 2,
+        "max_connections": connections,
     }
     try:
         if url.startswith("redis+sentinel://"):
             return _connect_by_sentinel(url, options)
         if url.startswith("unix://"):
             del options["socket_keepalive"]
-        client = redis.Redis.from_url(url, max_connections=_READERS + _WRITERS, **options)
+        client = redis.Redis.from_url(url, **options)
     except (ValueError, TypeError, redis.RedisError):
         # What the library says may quote the password.
         raise ConfigError(
@@ -490,7 +531,6 @@ def _connect_by_sentinel(url: str, options: dict[str, Any]) -> tuple["redis.Redi
         db=int(db or 0),
         username=username or None,
         password=password or None,
-        max_connections=_READERS + _WRITERS,
         **options,
     )
     return client, f"redis+sentinel://{hosts}/{service}"
@@ -535,11 +575,15 @@ def explain(error: Exception, password: str = "") -> str:
     return f"refuses what it is asked: {said}"
 
 
-def _outcome(outcome: Any) -> int | Repeat:
-    if isinstance(outcome, bytes):
-        return int(outcome)
-    offset, digest, answer = outcome
+def _outcome(outcome: Sequence[Any]) -> int | Repeat:
+    if len(outcome) == 3:
+        return int(outcome[0])
+    offset, digest, answer, _ = outcome
     return Repeat(int(offset), digest, answer)
+
+
+def _reach(outcome: Sequence[Any]) -> Reach:
+    return Reach(outcome[1], outcome[2]) if len(outcome) == 3 else Reach.decode(outcome[2])
 
 
 def _claim_key(key: str) -> bytes:

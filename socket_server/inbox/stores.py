@@ -5,8 +5,8 @@ from urllib.parse import unquote
 from socket_server.inbox.inbox import Inbox, Retention
 
 
-def make(url: str, retention: Retention) -> Inbox:
-    """Return the store that a good INBOX_URL names (config.py has judged it)."""
+def make(url: str, retention: Retention, *, several_nodes: bool = False) -> Inbox:
+    """Return the store that a good INBOX_URL names (config.py has judged it). several_nodes: it reports what all reach."""
     scheme, _, rest = url.partition("://")
     if scheme == "memory":
         from socket_server.inbox.memory import MemoryInbox
@@ -18,6 +18,7 @@ def make(url: str, retention: Retention) -> Inbox:
         path, _, option = rest.partition("?")  # not urlsplit(), which ends a path at its first #
         full = option.lower() == "synchronous=full"
         return EmbeddedInbox(unquote(path[1:]), retention, synchronous="FULL" if full else "NORMAL")
+    from socket_server.cluster.scripts import CONNECTIONS
     from socket_server.inbox.redis import RedisInbox
 
-    return RedisInbox(url, retention)
+    return RedisInbox(url, retention, counted=CONNECTIONS if several_nodes else "")

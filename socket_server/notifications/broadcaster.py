@@ -12,17 +12,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from socket_server import log
 from socket_server.errors import RequestError
-from socket_server.inbox.inbox import Claim, Entry, Inbox, InboxUnavailable, Repeat
+from socket_server.inbox.inbox import Appended, Claim, Entry, Inbox, InboxUnavailable, Reach, Record, Repeat
 from socket_server.notifications.notification import Broadcast
 from socket_server.sessions import Audience, SessionManager
 from socket_server.transport import packets
 from socket_server.transport.connection import Connection
 from socket_server.transport.fanout import Delivery, fan_out
-from socket_server.transport.turns import let_arrive
+from socket_server.transport.turns import Turn, let_arrive
 
 _log = log.logger("Broadcast")
 
@@ -48,15 +46,6 @@ class Report:
             "requestedUsers": self.requested_users,
             "id": str(self.offset),
         }
-
-    def to_answer(self) -> bytes:
-        """Return what an idempotency key keeps of it; the offset is kept apart."""
-        return orjson.dumps([self.delivered_to, self.total_sockets, self.requested_users])
-
-    @classmethod
-    def of_answer(cls, answer: bytes, offset: int) -> "Report":
-        delivered_to, total_sockets, requested_users = orjson.loads(answer)
-        return cls(delivered_to, total_sockets, requested_users, offset)
 
 
 Result = Report | RequestError
@@ -92,6 +81,15 @@ class Broadcaster:
     def head(self) -> int:
         """The newest offset that has gone out, or is going out, to those who are connected."""
         return self._head
+
+    def start_at(self, head: int) -> None:
+        """Deliver from this offset on, though the head may be another: the store could not be asked for it before. Who is
+        connected comes back and recovers."""
+        with self._turn, self._delivering:
+            with self._moment:
+                left_behind = self._leave_behind()
+                self._head = head
+            _let_recover(left_behind)
 
     def admit(self, user_id: str, connection: Connection) -> tuple[int, Connection | None]:
         """Register a connection: from the returned offset on it is sent everything, what lies before it is not.
@@ -141,6 +139,14 @@ class Broadcaster:
                 self._serve_some(turn)
         if post.error is not None:
             raise post.error
+
+    def deliver(self, records: Sequence[Record]) -> None:
+        """Deliver what other nodes have stored, oldest first; what has gone out is passed over."""
+        with ExitStack() as turn:
+            turn.enter_context(self._turn)
+            new = [each for each in records if each.offset > self._head]
+            if new:
+                self._deliver(new, [], Appended((), complete=new[0].before <= self._head), turn.close)
 
     def in_turn(self, act: Callable[[int], object]) -> None:
         """Call act with the head while no notification is on its way: what it sends, which must not block, comes after all
@@ -214,38 +220,35 @@ class Broadcaster:
         return posts
 
     def _store_and_deliver(self, broadcasts: Sequence[Broadcast], stored_all: Callable[[], object]) -> list[Result]:
-        """stored_all: called when it is certain that these are the next to go out."""
+        """stored_all: called once they are stored, and certain to be the next to go out."""
         started = time.perf_counter()
         entries = [self._entry(broadcast) for broadcast in broadcasts]
         appended = self._inbox.append(entries, self._head)
         stored = time.perf_counter()
-        with self._moment:
-            deliveries: list[Delivery] = []
-            for record in appended.others:
-                self._line_up(deliveries, record.offset, record.notification, record.user_ids)
-            audiences: list[Audience | None] = []
-            for broadcast, outcome in zip(broadcasts, appended.outcomes, strict=True):
-                if isinstance(outcome, Repeat):
-                    audiences.append(None)
-                else:
-                    audiences.append(self._line_up(deliveries, outcome, broadcast.notification, broadcast.user_ids))
-        with self._delivering:
-            stored_all()
-            missed = fan_out(deliveries)
+        audiences, missed = self._deliver(appended.others, broadcasts, appended, stored_all)
         results: list[Result] = []
         settled: dict[int, bytes] = {}  # offset -> the true answer under its key
-        for broadcast, entry, outcome, audience in zip(broadcasts, entries, appended.outcomes, audiences, strict=True):
+        for at, (broadcast, entry, outcome, audience) in enumerate(
+            zip(broadcasts, entries, appended.outcomes, audiences, strict=True)
+        ):
             if audience is None:
                 assert isinstance(outcome, Repeat)
                 results.append(_repeated(broadcast, outcome, settled.get(outcome.offset, outcome.answer)))
                 continue
             assert isinstance(outcome, int)
-            users, sockets = reached(audience, missed)
-            report = Report(users, sockets, broadcast.requested_users, outcome)
+            everywhere = appended.reach[at] if appended.reach else None
+            reach = reached(audience, missed, everywhere)
             if entry.claim is not None:
-                settled[outcome] = self._settle(entry.claim, report)
-            results.append(report)
-            _log.debug("id=%d users=%d delivered=%d sockets=%d", outcome, broadcast.requested_users, users, sockets)
+                kept = entry.claim.answer if everywhere is None else everywhere.encode()
+                settled[outcome] = self._settle(entry.claim.key, kept, reach, outcome)
+            results.append(Report(reach.users, reach.connections, broadcast.requested_users, outcome))
+            _log.debug(
+                "id=%d users=%d delivered=%d sockets=%d",
+                outcome,
+                broadcast.requested_users,
+                reach.users,
+                reach.connections,
+            )
         ended = time.perf_counter()
         _log.debug(
             "broadcasts=%d stored_ms=%.2f delivered_ms=%.2f",
@@ -255,25 +258,61 @@ class Broadcaster:
         )
         return results
 
+    def _deliver(
+        self,
+        others: Sequence[Record],
+        own: Sequence[Broadcast],
+        appended: Appended,
+        lined_up: Callable[[], object],
+    ) -> tuple[list[Audience | None], set[Connection]]:
+        """Write out what others have stored and then one's own; return each own one's audience (None: a repeat), and the
+        connections that could not be written to. Called in turn.
+
+        lined_up: called when it is certain that these are the next to go out.
+        """
+        with self._moment:
+            left_behind = [] if appended.complete else self._leave_behind()
+            deliveries: list[Delivery] = []
+            for record in others:
+                self._line_up(deliveries, record.offset, record.notification, record.user_ids)
+            audiences: list[Audience | None] = []
+            for broadcast, outcome in zip(own, appended.outcomes, strict=True):
+                if isinstance(outcome, Repeat):
+                    audiences.append(None)
+                else:
+                    audiences.append(self._line_up(deliveries, outcome, broadcast.notification, broadcast.user_ids))
+        with self._delivering:
+            lined_up()
+            _let_recover(left_behind)
+            return audiences, fan_out(deliveries)
+
+    def _leave_behind(self) -> list[Connection]:
+        """Deliver nothing more to those who are connected now: what lies between the head and what comes next is not to be
+        had from the store's log any more, only from their inboxes."""
+        connections = self._sessions.everyone()
+        for connection in connections:
+            self._sessions.remove(connection)
+        return connections
+
     def _entry(self, broadcast: Broadcast) -> Entry:
         claim = None
         if broadcast.key is not None:
             # The answer is stored with the notification, so before its delivery: as it will be unless somebody comes or
             # goes just now, in which case it is amended.
             audience = self._sessions.connections_of(broadcast.user_ids)
-            expected = Report(audience.users, len(audience.connections), broadcast.requested_users, 0)
-            claim = Claim(broadcast.key, broadcast.digest, expected.to_answer())
+            expected = Reach(audience.users, len(audience.connections))
+            claim = Claim(broadcast.key, broadcast.digest, expected.encode())
         return Entry(broadcast.user_ids, broadcast.notification, broadcast.ttl_s, claim)
 
-    def _settle(self, claim: Claim, report: Report) -> bytes:
+    def _settle(self, key: str, kept: bytes, reach: Reach, offset: int) -> bytes:
         """Keep the true answer, where the expected one has turned out wrong; return it."""
-        answer = report.to_answer()
-        if answer != claim.answer:
+        answer = reach.encode()
+        if answer != kept:
             try:
-                self._inbox.amend(claim.key, answer)
+                self._inbox.amend(key, answer)
             except InboxUnavailable as error:
                 # The notification is stored and delivered; only a repeat's counts would be those expected before.
-                _log.warning("the answer of id=%d is kept as it was expected: %s", report.offset, error)
+                _log.warning("the answer of id=%d is kept as it was expected: %s", offset, error)
         return answer
 
     def _line_up(self, deliveries: list[Delivery], offset: int, notification: bytes, user_ids: Sequence[str]) -> Audience:
@@ -284,24 +323,39 @@ class Broadcaster:
         return audience
 
 
+def _let_recover(connections: Sequence[Connection]) -> None:
+    """Close these connections' transports: their clients come back, and go on from where they got to."""
+    if connections:
+        _log.warning("away from the store for too long: %d connections come back to recover", len(connections))
+    turn = Turn()
+    for connection in connections:
+        connection.engine.close(reason="recovers from its inbox")
+        turn.give_way()
+
+
 def _nothing() -> None:
     pass
 
 
-def reached(audience: Audience, missed: set[Connection]) -> tuple[int, int]:
-    """Return how many users and connections of an audience were written to, given the connections that could not be."""
+def reached(audience: Audience, missed: set[Connection], everywhere: Reach | None = None) -> Reach:
+    """Return how many users and connections were written to, given the connections that could not be.
+
+    audience: those of this node. everywhere: over all nodes, where there are several.
+    """
+    reach = everywhere or Reach(audience.users, len(audience.connections))
     lost = missed.intersection(audience.connections) if missed else missed
     if not lost:
-        return audience.users, len(audience.connections)
+        return reach
     whole = {connection.user_id for connection in lost} - {
         connection.user_id for connection in audience.connections if connection not in lost
     }
-    return audience.users - len(whole), len(audience.connections) - len(lost)
+    return Reach(max(0, reach.users - len(whole)), max(0, reach.connections - len(lost)))
 
 
 def _repeated(broadcast: Broadcast, repeat: Repeat, answer: bytes) -> Result:
     if repeat.digest == broadcast.digest:
-        return Report.of_answer(answer, repeat.offset)
+        reach = Reach.decode(answer)
+        return Report(reach.users, reach.connections, broadcast.requested_users, repeat.offset)
     return RequestError(
         422,
         "Idempotency-Key was used for another request",

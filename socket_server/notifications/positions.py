@@ -58,7 +58,7 @@ def pid_of(auth: Any) -> str | None:
 
 def _start_of(pid: str) -> int | None:
     name, _, start = pid.partition(".")
-    return parse_offset(start) if name and len(pid) <= _MAX_PID else None
+    return parse_offset(start) if name and len(pid) <= _MAX_PID and pid.isascii() else None
 
 
 def of_handshake(auth: Any) -> Position | None:

@@ -5,7 +5,8 @@ greenlets: each method takes the lock once and calls nobody while holding it.
 """
 
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,11 @@ class SessionManager:
         self._lock = threading.Lock()
         self._users: dict[str, dict[str, Connection]] = {}  # user id -> sid -> connection, oldest first
         self._connections = 0
+        self._changed: Callable[[Connection], object] = lambda _: None
+
+    def watch(self, changed: Callable[[Connection], object]) -> None:
+        """Have changed called, from now on, with each connection that has been registered or is no longer."""
+        self._changed = changed
 
     def add(self, user_id: str, connection: Connection) -> Connection | None:
         """Register a connection as this user's.
@@ -63,6 +69,7 @@ class SessionManager:
             if connection.user_id is not None:
                 raise ValueError("this connection is another user's")
             connection.user_id = user_id
+            connection.since = time.time()
             connections = self._users.setdefault(user_id, {})
             connections[connection.sid] = connection
             if len(connections) > self._max_per_user:
@@ -70,6 +77,9 @@ class SessionManager:
             else:
                 self._connections += 1
             count = len(connections)
+        self._changed(connection)
+        if evicted is not None:
+            self._changed(evicted)
         _log.info("added sid=%s user=%s connections=%d", connection.sid, user_id, count)
         return evicted
 
@@ -84,8 +94,14 @@ class SessionManager:
             count = len(connections)
             if not connections:
                 del self._users[user_id]
+        self._changed(connection)
         _log.info("removed sid=%s user=%s connections=%d", connection.sid, user_id, count)
         return user_id
+
+    def has(self, connection: Connection) -> bool:
+        """Say whether a connection is registered."""
+        with self._lock:
+            return self._users.get(connection.user_id or "", {}).get(connection.sid) is connection
 
     def user_of(self, connection: Connection) -> str | None:
         """Return whose connection this is, or was; None where it was never registered."""
@@ -97,6 +113,11 @@ class SessionManager:
         with self._lock:
             present = [users[user_id] for user_id in user_ids if user_id in users]
             return Audience(len(present), [each for connections in present for each in connections.values()])
+
+    def everyone(self) -> list[Connection]:
+        """Return all connections."""
+        with self._lock:
+            return [each for connections in self._users.values() for each in connections.values()]
 
     def stats(self) -> Stats:
         """Count users and connections."""

@@ -269,6 +269,7 @@ class EngineSocket:
                     websocket.send(packet.frame)
             polling.end()
         self._look_whether_sent()
+        self._server.upgraded(self)
         if self._closing is not None:
             reason, code = self._closing
             websocket.close(code, reason=reason)
@@ -312,6 +313,7 @@ class EngineServer(engineio.Server):
         self.heartbeat = Heartbeat(ping_interval_s, ping_timeout_s)
         self.sockets: dict[str, EngineSocket] = {}
         self._leaving: dict[str, PollingQueue] = {}
+        self.on_upgraded: Callable[[Any], object] = lambda _: None  # told the session's connection
 
     # Sessions
 
@@ -340,6 +342,11 @@ class EngineServer(engineio.Server):
         if socket.polling is not None:
             self._leaving[socket.sid] = socket.polling
             gevent.spawn_later(LEAVE_S, self._leaving.pop, socket.sid, None)
+
+    def upgraded(self, socket: EngineSocket) -> None:
+        """Tell the Socket.IO server that a session's transport is now a WebSocket."""
+        if socket.session is not None:
+            self.on_upgraded(socket.session)
 
     def deliver(self, socket: EngineSocket, data: str | bytes) -> None:
         """Hand a MESSAGE to the Socket.IO server. An error ends this session, and no other."""

@@ -4,7 +4,7 @@ The error bodies `{"code", "message"}` are those of the Node.js server, which cl
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -92,6 +92,9 @@ class Gate:
         self._max_connections = max_connections
         self._max_per_address = max_connections_per_address  # 0: no limit
         self._per_address: dict[str, int] = {}
+        self._elsewhere: dict[str, dict[str, int]] = {}  # node -> address -> connections
+        self.on_failed: Callable[[str], object] = _nothing  # for the other nodes: an address
+        self.on_counted: Callable[[str, int], object] = _nothing  # an address, and how many connections it has here
         self._failures = RateByName(max_failures_per_minute / 60, max_failures_per_minute)
         self._transports = tuple(transports)
 
@@ -121,23 +124,56 @@ class Gate:
         )
 
     def _judge_address(self, address: str) -> Refusal | None:
-        if self._max_per_address and self._per_address.get(address, 0) >= self._max_per_address:
+        if self._max_per_address and self._count(address) >= self._max_per_address:
             return CROWDED
         return BLOCKED if self._failures.wait_s(address, time.monotonic()) else None
+
+    def _count(self, address: str) -> int:
+        return self._per_address.get(address, 0) + sum(each.get(address, 0) for each in self._elsewhere.values())
 
     def opened(self, address: str) -> None:
         """Count a session that begins, where addresses are limited."""
         if self._max_per_address:
-            self._per_address[address] = self._per_address.get(address, 0) + 1
+            count = self._per_address[address] = self._per_address.get(address, 0) + 1
+            self.on_counted(address, count)
 
     def closed(self, address: str) -> None:
         """Count a session that ends."""
-        left = self._per_address.get(address, 0) - 1
-        if left > 0:
-            self._per_address[address] = left
-        else:
-            self._per_address.pop(address, None)
+        if self._max_per_address:
+            left = self._per_address.get(address, 0) - 1
+            if left > 0:
+                self._per_address[address] = left
+            else:
+                self._per_address.pop(address, None)
+            self.on_counted(address, max(0, left))
 
     def failed(self, address: str) -> None:
         """Count a failed authentication."""
         self._failures.take(address, time.monotonic())
+        self.on_failed(address)
+
+    # What other nodes count
+
+    def counts(self) -> Mapping[str, int]:
+        """Return how many sessions each address has here; empty where addresses are not limited."""
+        return self._per_address
+
+    def failed_elsewhere(self, address: str, count: int) -> None:
+        """Count failed authentications on another node."""
+        self._failures.take(address, time.monotonic(), count)
+
+    def set_elsewhere(self, node: str, address: str, count: int) -> None:
+        """Another node has so many sessions of an address."""
+        counts = self._elsewhere.setdefault(node, {})
+        if count:
+            counts[address] = count
+        else:
+            counts.pop(address, None)
+
+    def forget_elsewhere(self, node: str) -> None:
+        """Another node has gone."""
+        self._elsewhere.pop(node, None)
+
+
+def _nothing(*_: Any) -> None:
+    pass

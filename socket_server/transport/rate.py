@@ -38,8 +38,8 @@ class RateByName:
         self._most = most
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
-    def take(self, name: str, now: float) -> bool:
-        """Count one for this name; return False where that is above its rate."""
+    def take(self, name: str, now: float, count: float = 1) -> bool:
+        """Count one, or more, for this name; return False where that is above its rate."""
         bucket = self._buckets.get(name)
         if bucket is None:
             bucket = self._buckets[name] = TokenBucket(self._per_second, self._burst, now)
@@ -47,7 +47,7 @@ class RateByName:
                 self._buckets.popitem(last=False)
         else:
             self._buckets.move_to_end(name)
-        return bucket.take(now)
+        return bucket.take(now, count)
 
     def wait_s(self, name: str, now: float) -> float:
         """Return how long this name has to wait; 0: not at all."""

@@ -47,8 +47,10 @@ class SocketServer(socketio.Server):
         pid_for: Callable[[Any], str],
         ping_interval_s: float,
         ping_timeout_s: float,
+        upgraded: Callable[[Connection], object],
     ) -> None:
-        """pid_for: the `pid` of the CONNECT reply, given the handshake's `auth`."""
+        """pid_for: the `pid` of the CONNECT reply, given the handshake's `auth`. upgraded: told of a connection whose
+        transport is now a WebSocket."""
         self._limits = limits
         self._pid_for = pid_for
         self._deadlines = deadlines
@@ -63,6 +65,7 @@ class SocketServer(socketio.Server):
             ping_interval_s=ping_interval_s,
             ping_timeout_s=ping_timeout_s,
         )
+        self.eio.on_upgraded = upgraded
 
     def _engineio_server_class(self) -> Callable[..., Any]:
         if not on_gevent():

@@ -194,7 +194,8 @@ class Worker(GeventWebSocketWorker):
         gc.set_threshold(20_000, 50, 100)
         engine = self.wsgi.extensions["socketio"].server.eio
         servers = [self._start(listener) for listener in self.sockets]
-        gevent.spawn(self._catch_up)
+        if self.wsgi.extensions["socket_server"].feed is None:  # which reads all that is stored
+            gevent.spawn(self._catch_up)
         beat = 0.0
         while self.alive:
             if time.monotonic() - beat >= 1.0:
@@ -260,5 +261,5 @@ class Worker(GeventWebSocketWorker):
                 ends = min(ends, time.monotonic() + FINISH_S)
         for server in servers:
             server.stop(timeout=0.1)
-        self.wsgi.extensions["socket_server"].inbox.close()
+        self.wsgi.extensions["socket_server"].close()
         _log.info("stopped")

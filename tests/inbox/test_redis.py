@@ -81,13 +81,15 @@ def test_the_log_has_an_entry_for_each_notification_in_order(redis_server: Runni
     first, live, claimed, repeat, nobody, last = outcomes
     assert isinstance(repeat, Repeat)
     entries: Any = redis_server.client.xrange(LOG)
-    assert [record(entry_id, fields) for entry_id, fields in entries] == [
-        Record(first, users, b"\0 \xff"),
-        Record(live, ("bob",), b"live"),
-        Record(claimed, ("ada",), b"claimed"),
-        Record(nobody, (), b"to nobody"),
-        Record(last, ("ada",), b"last"),
+    records = [record(entry_id, fields) for entry_id, fields in entries]
+    assert records == [
+        Record(first, users, b"\0 \xff", records[0].before),
+        Record(live, ("bob",), b"live", first),
+        Record(claimed, ("ada",), b"claimed", live),
+        Record(nobody, (), b"to nobody", claimed),
+        Record(last, ("ada",), b"last", nobody),
     ]
+    assert records[0].before < first
     assert entries[0][0] == b"%d-0" % first
 
 

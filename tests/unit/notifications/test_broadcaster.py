@@ -12,7 +12,7 @@ import pytest
 
 from socket_server.errors import RequestError
 from socket_server.inbox.embedded import EmbeddedInbox
-from socket_server.inbox.inbox import Appended, Entry, Inbox, InboxUnavailable, Page, Retention
+from socket_server.inbox.inbox import Appended, Entry, Inbox, InboxUnavailable, Page, Reach, Retention
 from socket_server.inbox.memory import MemoryInbox
 from socket_server.inbox.sqlite import SqliteInbox
 from socket_server.notifications.broadcaster import Broadcaster, Report, Result
@@ -439,9 +439,9 @@ def test_a_key_is_free_again_after_a_failure() -> None:
     assert not broadcaster._under_way
 
 
-def test_the_answer_that_a_key_keeps_is_the_report_again() -> None:
-    report = Report(3, 5, 8, 1_700_000_000_000_000)
-    assert Report.of_answer(report.to_answer(), report.offset) == report
+def test_what_a_key_keeps_is_read_again() -> None:
+    assert Reach.decode(Reach(3, 5).encode()) == Reach(3, 5)
+    assert Reach.decode(b"[3,5,8]") == Reach(3, 5)
 
 
 # Where the inbox's answer is lost

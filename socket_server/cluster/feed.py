@@ -1,0 +1,128 @@
+"""What a node reads from Redis: the log of all notifications, which it delivers to its own connections, and its news.
+
+The log is a stream and not a message that is gone when nobody hears it: a node that was away reads on from where it was, in
+order, without a gap and without a double.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import redis
+
+from socket_server import log
+from socket_server.cluster import scripts
+from socket_server.errors import ClusterUnavailable, InboxUnavailable
+from socket_server.inbox.inbox import Record
+from socket_server.inbox.redis import LOG, connect, explain, record
+
+_log = log.logger("Server")
+
+# Redis holds a read back until there is something, for so long.
+_WAIT_MS = 1_000
+# Of the log, in one read.
+_COUNT = 1_000
+# After a read that brought something, what comes within this is read together.
+_REST_S = 0.002
+# After one that brought nothing but what this node has stored: its appends bring along what the others have stored, and
+# while they follow each other there is little to read.
+_OWN_REST_S = 0.01
+_RETRY_S = 0.25  # while Redis cannot be reached
+
+
+class Delivery(Protocol):
+    """What takes the log in (notifications/broadcaster.py)."""
+
+    @property
+    def head(self) -> int:
+        """The newest offset delivered."""
+
+    def deliver(self, records: Sequence[Record]) -> object:
+        """Take what comes after it."""
+
+
+class Listener(Protocol):
+    """What takes the news in (redis_registry.py)."""
+
+    def hear(self, news: Mapping[bytes, bytes]) -> object: ...
+
+
+class Feed:
+    """Reads, one batch after the other, in a thread (a greenlet, on gevent) of its own."""
+
+    def __init__(self, url: str, node: str, listener: Listener) -> None:
+        """listener: hears the news of this node.
+
+        Connects to nothing yet. Raises ConfigError for a URL that cannot be read.
+        """
+        self._listener = listener
+        self._news = scripts.NEWS + node
+        self._news_read = "0"
+        self._client, self._where = connect(url, 2)
+        self._password = self._client.connection_pool.connection_kwargs.get("password") or ""
+        self._trouble: str | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, delivery: Delivery, begin: Callable[[], object] | None) -> None:
+        """begin: what has to be done before the first read, where that could not be done yet; raises InboxUnavailable where
+        it still cannot."""
+        self._thread = threading.Thread(target=self._run, args=(delivery, begin), name="feed", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Return where the last read came back. Raises ClusterUnavailable."""
+        if self._trouble is not None:
+            raise ClusterUnavailable(f"the Redis at {self._where} {self._trouble}")
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._client.connection_pool.disconnect()  # ends the read that waits
+        if self._thread is not None:
+            self._thread.join(1.0)
+
+    def _run(self, delivery: Delivery, begin: Callable[[], object] | None) -> None:
+        while not self._stopping.is_set():
+            try:
+                if begin is not None:
+                    begin()
+                    begin = None
+                self._read(delivery)
+                self._recovered()
+            except InboxUnavailable:
+                self._stopping.wait(_RETRY_S)  # it has been logged
+            except (redis.RedisError, OSError) as error:
+                if not self._stopping.is_set():
+                    self._failed(explain(error, self._password))
+            except Exception:
+                _log.exception("unexpected error in the feed")
+                self._failed("sends what cannot be read; the server's log says more")
+
+    def _read(self, delivery: Delivery) -> None:
+        places: dict[Any, Any] = {LOG: f"{delivery.head}-0", self._news: self._news_read}
+        answer: Any = self._client.xread(places, count=_COUNT, block=_WAIT_MS)
+        for stream, entries in answer or ():
+            if stream == LOG.encode():
+                self._take([record(entry_id, fields) for entry_id, fields in entries], delivery)
+            else:
+                for entry_id, fields in entries:
+                    self._news_read = entry_id.decode()
+                    self._listener.hear(fields)
+
+    def _take(self, records: Sequence[Record], delivery: Delivery) -> None:
+        if records[-1].offset <= delivery.head:
+            self._stopping.wait(_OWN_REST_S)
+        else:
+            delivery.deliver(records)
+            self._stopping.wait(_REST_S)
+
+    def _recovered(self) -> None:
+        if self._trouble is not None:
+            self._trouble = None
+            _log.info("the log of all nodes is read again, from the Redis at %s", self._where)
+
+    def _failed(self, trouble: str) -> None:
+        if self._trouble != trouble:
+            _log.error("the log of all nodes cannot be read: the Redis at %s %s", self._where, trouble)
+        self._trouble = trouble
+        self._stopping.wait(_RETRY_S)
