@@ -176,6 +176,53 @@ def posts(contestant: Contestant, publishers: int = 8, seconds: float = 4.0) -> 
         return {"posts/s": answered / elapsed, "cpu us/post": cpu / answered * 1e6}
 
 
+def spread(contestant: Contestant, publishers: int = 8, seconds: float = 4.0) -> Figures:
+    """Posts/s of small broadcasts, each to one of 100 users with two devices, publishers and devices being spread over the
+    nodes; and what a post costs, all processes together, Redis and the inbox's keeper among them."""
+    if contestant not in (servers.OURS, servers.STORING, servers.NODES):
+        return {}
+    stored = contestant is not servers.OURS
+    with running(contestant) as server:
+        swarms = [Swarm(node.port) for node in server.nodes]
+        for number in range(200):
+            swarms[number % len(swarms)].connect([token(str(number // 2))])
+        backs = [Publisher(server.nodes[number % len(server.nodes)].port, servers.KEY) for number in range(publishers)]
+        requests = [backs[0].request(body([str(number)], stored=stored)) for number in range(100)]
+        by_fd = {back.sock.fileno(): back for back in backs}
+        poll = select.epoll()
+        for number, (fd, back) in enumerate(by_fd.items()):
+            poll.register(fd, select.EPOLLIN)
+            back.send(requests[number])
+        posted = publishers
+        answered, cpu, redis, started = 0, server.whole_cpu_s(), server.redis_cpu_s(), time.perf_counter()
+        while (elapsed := time.perf_counter() - started) < seconds:
+            for fd, _ in poll.poll(1):
+                back = by_fd[fd]
+                if back.answered():
+                    answered += 1
+                    back.send(requests[posted % 100])
+                    posted += 1
+            for swarm in swarms:
+                swarm.take_in()
+        cpu, redis = server.whole_cpu_s() - cpu, server.redis_cpu_s() - redis
+        for back in backs:
+            while not back.answered():
+                pass
+            back.close()
+        for swarm in swarms:
+            swarm.rest(0.5)
+        received = sum(swarm.received for swarm in swarms)
+        for swarm in swarms:
+            swarm.close()
+        return {
+            "posts/s": answered / elapsed,
+            "posts per cpu s": answered / cpu,
+            "cpu us/post": cpu / answered * 1e6,
+            "of it Redis": redis / answered * 1e6,
+            "deliveries missing": 2 * posted - received,
+        }
+
+
 def batch(contestant: Contestant, size: int = 100, seconds: float = 4.0) -> Figures:
     """Notifications/s through /broadcast/batch, where there is one."""
     if contestant not in (servers.OURS, servers.STORING):
@@ -402,6 +449,7 @@ QUESTIONS = (
     Question("fanout200x5", "Fan-out to 200 users with 5 devices each", fan_out(200, 5)),
     Question("floor", "The cost floor: a bare send() to 1,000 sockets", floor),
     Question("posts", "POST /broadcast from 8 keep-alive publishers", posts),
+    Question("spread", "Small broadcasts over several nodes, all on one core", spread),
     Question("batch", "POST /broadcast/batch, 100 at a time", batch),
     Question("latency", "One post, start to receipt", latency),
     Question("storm", "10,000 clients come back at once, each having missed 10 of a million retained", storm),

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class Contestant:
     command: tuple[str, ...]
     settings: tuple[tuple[str, str], ...] = ()
     stores: bool = False  # what it delivers, in a file
+    nodes: int = 0  # that act as one over Redis; 0: one process, without it
 
 
 _SETTINGS = (("APP_ENV", "production"), ("LOG_LEVEL", "warning"), ("MAX_CONNECTIONS", "100000"), ("ENV_FILE", ""))
@@ -53,27 +54,41 @@ NODE_USUAL = Contestant(
     "node_usual", "Node socket.io, as usually written", ("node", str(PEERS / "node/server.js"), "usual")
 )
 NODE_LEAN = Contestant("node_lean", "Node socket.io, leanest", ("node", str(PEERS / "node/server.js"), "lean"))
-ALL = (OURS, STORING, STOCK, NODE_USUAL, NODE_LEAN)
+NODES = Contestant("nodes", "socket-server, two nodes over Redis", (str(BIN / "gunicorn"), "wsgi:app"), _SETTINGS, nodes=2)
+ALL = (OURS, STORING, NODES, STOCK, NODE_USUAL, NODE_LEAN)
 
 
 @dataclass
 class Running:
-    """A running server."""
+    """A running server. others: its further nodes."""
 
     contestant: Contestant
     port: int
     process: subprocess.Popen[bytes]
+    others: tuple["Running", ...] = ()
+    redis: int = 0  # the process id of their Redis
+
+    @property
+    def nodes(self) -> tuple["Running", ...]:
+        return (self, *self.others)
 
     @property
     def pid(self) -> int:
         """The process that serves: gunicorn's worker, or the process itself."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return int(children[0]) if children else self.process.pid
+        return next(iter(_children(self.process.pid)), self.process.pid)
 
     def cpu_s(self) -> float:
         """Processor time used so far, user and system, in seconds."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
+        return _cpu_s(self.pid)
+
+    def whole_cpu_s(self) -> float:
+        """The same of all nodes, of the processes that they keep, and of Redis."""
+        pids = [pid for node in self.nodes for pid in (node.pid, *_children(node.pid))]
+        return sum(map(_cpu_s, [*pids, self.redis] if self.redis else pids))
+
+    def redis_cpu_s(self) -> float:
+        """The same of Redis alone."""
+        return _cpu_s(self.redis) if self.redis else 0.0
 
     def rss_kb(self) -> float:
         """Resident memory in KB."""
@@ -81,6 +96,15 @@ class Running:
             if line.startswith("VmRSS:"):
                 return float(line.split()[1])
         raise RuntimeError("no VmRSS")
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICK
 
 
 def raise_file_limit(wanted: int = 200_000) -> int:
@@ -103,7 +127,18 @@ def free_port() -> int:
 
 @contextmanager
 def running(contestant: Contestant, **settings: str) -> Iterator[Running]:
-    """Start a contestant on a core of its own, and stop it in the end."""
+    """Start a contestant, all of it on one core, and stop it in the end."""
+    with ExitStack() as stack:
+        if contestant.nodes:
+            redis, settings["REDIS_URL"] = stack.enter_context(_redis())
+            first, *others = [stack.enter_context(_one(contestant, settings)) for _ in range(contestant.nodes)]
+            yield Running(contestant, first.port, first.process, tuple(others), redis)
+        else:
+            yield stack.enter_context(_one(contestant, settings))
+
+
+@contextmanager
+def _one(contestant: Contestant, settings: dict[str, str]) -> Iterator[Running]:
     port = free_port()
     folder = tempfile.TemporaryDirectory()
     if contestant.stores:
@@ -118,7 +153,7 @@ def running(contestant: Contestant, **settings: str) -> Iterator[Running]:
         stdout=subprocess.DEVNULL if "usual" in contestant.name else log,
         stderr=log,
         start_new_session=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
+        preexec_fn=_on_the_servers_core,
     )
     server = Running(contestant, port, process)
     try:
@@ -133,6 +168,26 @@ def running(contestant: Contestant, **settings: str) -> Iterator[Running]:
             process.wait()
         log.close()
         folder.cleanup()
+
+
+@contextmanager
+def _redis() -> Iterator[tuple[int, str]]:
+    """Run a Redis that writes its append-only file once a second, as it comes; yield its process id and its URL."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
+        process = subprocess.Popen(
+            [*command, "--appendonly", "yes"], stdout=subprocess.DEVNULL, preexec_fn=_on_the_servers_core
+        )
+        try:
+            yield process.pid, f"redis://127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _on_the_servers_core() -> None:
+    os.sched_setaffinity(0, {SERVER_CORE})
 
 
 def _wait(server: Running, log: "tempfile._TemporaryFileWrapper[bytes]") -> None:
@@ -158,6 +213,8 @@ def token(user_id: str) -> str:
 
 def available(contestant: Contestant) -> str | None:
     """Say why a contestant cannot run here; None: it can."""
+    if contestant.nodes and shutil.which("redis-server") is None:
+        return "redis-server is not installed"
     if contestant.command[0] == "node":
         if shutil.which("node") is None:
             return "node is not installed"

@@ -158,6 +158,11 @@ class Swarm:
         """Receive what one client has got."""
         self._receive(fd)
 
+    def take_in(self) -> None:
+        """Receive what is there, without waiting."""
+        for fd, _ in self._epoll.poll(0):
+            self._receive(fd)
+
     def rest(self, seconds: float) -> None:
         """Stay connected, answer heartbeats."""
         ends = time.perf_counter() + seconds

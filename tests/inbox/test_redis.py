@@ -93,7 +93,7 @@ def test_the_log_has_an_entry_for_each_notification_in_order(redis_server: Runni
     assert entries[0][0] == b"%d-0" % first
 
 
-def test_the_log_lets_go_of_what_is_older_than_an_hour(redis_server: RunningRedis) -> None:
+def test_the_log_lets_go_of_what_is_old(redis_server: RunningRedis) -> None:
     clock = FakeClock()
     inbox = RedisInbox(redis_server.url, Retention(), clock)
     for _ in range(10):
