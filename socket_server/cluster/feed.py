@@ -6,7 +6,7 @@ order, without a gap and without a double.
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import redis
 
@@ -14,7 +14,8 @@ from socket_server import log
 from socket_server.cluster import scripts
 from socket_server.errors import ClusterUnavailable, InboxUnavailable
 from socket_server.inbox.inbox import Record
-from socket_server.inbox.redis import LOG, connect, explain, record
+from socket_server.inbox.redis import LOG, connect, explain, pairs, record
+from socket_server.inbox.redis_line import Line
 
 _log = log.logger("Server")
 
@@ -59,6 +60,7 @@ class Feed:
         self._news = scripts.NEWS + node
         self._news_read = "0"
         self._client, self._where = connect(url, 2)
+        self._line = Line(self._client)
         self._password = self._client.connection_pool.connection_kwargs.get("password") or ""
         self._trouble: str | None = None
         self._stopping = threading.Event()
@@ -99,15 +101,15 @@ class Feed:
                 self._failed("sends what cannot be read; the server's log says more")
 
     def _read(self, delivery: Delivery) -> None:
-        places: dict[Any, Any] = {LOG: f"{delivery.head}-0", self._news: self._news_read}
-        answer: Any = self._client.xread(places, count=_COUNT, block=_WAIT_MS)
+        limits = ("COUNT", _COUNT, "BLOCK", _WAIT_MS)
+        answer = self._line.ask("XREAD", *limits, "STREAMS", LOG, self._news, f"{delivery.head}-0", self._news_read)
         for stream, entries in answer or ():
             if stream == LOG.encode():
                 self._take([record(entry_id, fields) for entry_id, fields in entries], delivery)
             else:
                 for entry_id, fields in entries:
                     self._news_read = entry_id.decode()
-                    self._listener.hear(fields)
+                    self._listener.hear(pairs(fields))
 
     def _take(self, records: Sequence[Record], delivery: Delivery) -> None:
         if records[-1].offset <= delivery.head:

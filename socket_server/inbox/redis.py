@@ -47,6 +47,7 @@ from socket_server.inbox.inbox import (
     Retention,
     Stored,
 )
+from socket_server.inbox.redis_line import Line
 
 _log = log.logger("Server")
 
@@ -109,8 +110,8 @@ local function parse(element)
   return tonumber(element), nil, false
 end
 
--- The first write of a script must be this one: it takes memory, so where Redis is full, read-only, or may not write for
--- another reason, it fails here, with nothing done. What follows a first write is never refused.
+-- Where Redis is full, read-only, or may not write for another reason, a script's first write fails, with nothing done, if
+-- it is one that takes memory, as this is. What follows a first write is never refused.
 local function note_head()
   redis.call('SET', prefix .. 'head', text(head))
   if anew then
@@ -154,7 +155,6 @@ if anew and redis.call('EXISTS', log) == 1 then
     end
   end
 end
-note_head()
 
 local after, others, connections = tonumber(ARGV[9]), {}, ARGV[10]
 if after and after < head then
@@ -205,7 +205,6 @@ for at = 11, #ARGV, 6 do
     head = math.max(now, head + 1)
     local offset, list = text(head), cmsgpack.unpack(users)
     local reached, sockets = reach(list)
-    redis.call('SET', prefix .. 'head', offset)
     outcomes[#outcomes + 1] = {offset, reached, sockets}
     if claim ~= '' then
       local answer = ARGV[at + 5]
@@ -231,6 +230,7 @@ for at = 11, #ARGV, 6 do
   end
 end
 unlist(gone)
+note_head()
 if #outcomes > 3 then
   redis.call('XTRIM', log, 'MINID', '~', text(math.max(0, head - log_span)))
 end
@@ -337,6 +337,7 @@ class RedisInbox:
         self._counted = counted
         self._client, self._where = connect(url, _READERS + _WRITERS)
         self._password = self._client.connection_pool.connection_kwargs.get("password") or ""
+        self._line = Line(self._client)  # of the appends
         self._append = self._client.register_script(_APPEND)
         self._since = self._client.register_script(_SINCE)
         self._forget = self._client.register_script(_FORGET)
@@ -359,9 +360,10 @@ class RedisInbox:
         if not entries and after is None:
             return Appended(())
         with self._asking(self._writing):
-            head, before, others, *outcomes = self._append(args=self._append_arguments(entries, after))
+            arguments = self._append_arguments(entries, after)
+            head, before, others, *outcomes = self._line.run(self._append, *arguments)
             self._heard(head)
-        records = tuple(record(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in others)
+        records = tuple(record(entry_id, fields) for entry_id, fields in others)
         return Appended(
             tuple(_outcome(each) for each in outcomes),
             records,
@@ -462,8 +464,14 @@ class RedisInbox:
             )
 
 
-def record(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Record:
+def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Return the fields of a stream's entry, which Redis sends as names and texts in turn."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def record(entry_id: bytes, flat: Sequence[bytes]) -> Record:
     """Return a notification as an entry of the log holds it."""
+    fields = pairs(flat)
     offset = int(entry_id.partition(b"-")[0])
     return Record(offset, _decode_users(fields[b"users"]), fields[b"body"], int(fields.get(b"before", 0)))
 

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -81,7 +82,7 @@ def test_the_log_has_an_entry_for_each_notification_in_order(redis_server: Runni
     first, live, claimed, repeat, nobody, last = outcomes
     assert isinstance(repeat, Repeat)
     entries: Any = redis_server.client.xrange(LOG)
-    records = [record(entry_id, fields) for entry_id, fields in entries]
+    records = [record(entry_id, list(chain.from_iterable(fields.items()))) for entry_id, fields in entries]
     assert records == [
         Record(first, users, b"\0 \xff", records[0].before),
         Record(live, ("bob",), b"live", first),
