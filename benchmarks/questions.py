@@ -176,7 +176,7 @@ def posts(contestant: Contestant, publishers: int = 8, seconds: float = 4.0) -> 
         return {"posts/s": answered / elapsed, "cpu us/post": cpu / answered * 1e6}
 
 
-def spread(contestant: Contestant, publishers: int = 8, seconds: float = 4.0) -> Figures:
+def spread(contestant: Contestant, publishers: int = 64, seconds: float = 4.0) -> Figures:
     """Posts/s of small broadcasts, each to one of 100 users with two devices, publishers and devices being spread over the
     nodes; and what a post costs, all processes together, Redis and the inbox's keeper among them."""
     if contestant not in (servers.OURS, servers.STORING, servers.NODES):

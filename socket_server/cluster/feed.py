@@ -14,7 +14,7 @@ from socket_server import log
 from socket_server.cluster import scripts
 from socket_server.errors import ClusterUnavailable, InboxUnavailable
 from socket_server.inbox.inbox import Record
-from socket_server.inbox.redis import LOG, connect, explain, pairs, record
+from socket_server.inbox.redis import LOG, connect, explain, offset_of, pairs, record
 from socket_server.inbox.redis_line import Line
 
 _log = log.logger("Server")
@@ -25,9 +25,9 @@ _WAIT_MS = 1_000
 _COUNT = 1_000
 # After a read that brought something, what comes within this is read together.
 _REST_S = 0.002
-# After one that brought nothing but what this node has stored: its appends bring along what the others have stored, and
-# while they follow each other there is little to read.
-_OWN_REST_S = 0.01
+# The same where this node stores something itself meanwhile: each of its appends brings along what the others have stored,
+# and while they follow each other there is little left to read.
+_BUSY_REST_S = 0.01
 _RETRY_S = 0.25  # while Redis cannot be reached
 
 
@@ -101,22 +101,21 @@ class Feed:
                 self._failed("sends what cannot be read; the server's log says more")
 
     def _read(self, delivery: Delivery) -> None:
+        before = delivery.head
         limits = ("COUNT", _COUNT, "BLOCK", _WAIT_MS)
-        answer = self._line.ask("XREAD", *limits, "STREAMS", LOG, self._news, f"{delivery.head}-0", self._news_read)
+        answer = self._line.ask("XREAD", *limits, "STREAMS", LOG, self._news, f"{before}-0", self._news_read)
         for stream, entries in answer or ():
             if stream == LOG.encode():
-                self._take([record(entry_id, fields) for entry_id, fields in entries], delivery)
+                head = delivery.head
+                busy = head != before
+                new = [record(entry_id, fields) for entry_id, fields in entries if not busy or offset_of(entry_id) > head]
+                if new:
+                    delivery.deliver(new)
+                self._stopping.wait(_BUSY_REST_S if busy else _REST_S)
             else:
                 for entry_id, fields in entries:
                     self._news_read = entry_id.decode()
                     self._listener.hear(pairs(fields))
-
-    def _take(self, records: Sequence[Record], delivery: Delivery) -> None:
-        if records[-1].offset <= delivery.head:
-            self._stopping.wait(_OWN_REST_S)
-        else:
-            delivery.deliver(records)
-            self._stopping.wait(_REST_S)
 
     def _recovered(self) -> None:
         if self._trouble is not None:

@@ -20,7 +20,8 @@ from socket_server import log
 from socket_server.cluster import scripts
 from socket_server.cluster.registry import SIGNED_OUT, ClusterStats, End, NodeStats, Online
 from socket_server.errors import ClusterUnavailable
-from socket_server.inbox.redis import PREFIX, connect, explain
+from socket_server.inbox.redis import PREFIX, TIMEOUT_S, connect, explain
+from socket_server.inbox.redis_line import Line
 from socket_server.sessions import SessionManager, Stats
 from socket_server.transport.connection import Connection
 
@@ -35,7 +36,7 @@ SETTLE_S = 2.0
 _RETRY_S = 0.5  # while Redis cannot be reached
 # Of one batch, and of one step in forgetting a node: some milliseconds of Redis's time.
 _BATCH = 250
-_CALLS = 8  # to Redis at once
+_CALLS = 4  # of REST requests to Redis at once, beside the registry's own
 
 _decode = msgspec.msgpack.Decoder(tuple[str, float, str, str, str, str]).decode
 
@@ -66,7 +67,9 @@ class RedisRegistry:
         self._max_per_user = max_per_user
         self._addresses = addresses
         self._client: Any  # whose types leave open whether it answers with bytes or text
-        self._client, self._where = connect(url, _CALLS)
+        self._client, self._where = connect(url, _CALLS + 2)
+        self._asking = threading.BoundedSemaphore(_CALLS)
+        self._line = Line(self._client)  # of what is made known
         self._password = self._client.connection_pool.connection_kwargs.get("password") or ""
         self._update = self._client.register_script(scripts.UPDATE)
         self._forget_node = self._client.register_script(scripts.FORGET_NODE)
@@ -223,19 +226,18 @@ class RedisRegistry:
             counts, self._counts = self._counts, {}
         self._in_doubt = True  # until the answer is in
         states: list[_State] = [*map(self._state, batch), *(_ended(user, sid) for user, sid in strays)]
-        known, now_ms, count, dead = self._update(
-            args=[
-                PREFIX,
-                self.node,
-                round(LEASE_S * 1000),
-                self._max_per_user,
-                self._sessions.stats().connected_users,
-                len(states),
-                len(failures),
-                *chain.from_iterable(states),
-                *_flat(failures),
-                *_flat(counts),
-            ]
+        known, now_ms, count, dead = self._line.run(
+            self._update,
+            PREFIX,
+            self.node,
+            round(LEASE_S * 1000),
+            self._max_per_user,
+            self._sessions.stats().connected_users,
+            len(states),
+            len(failures),
+            *chain.from_iterable(states),
+            *_flat(failures),
+            *_flat(counts),
         )
         self._in_doubt = False
         self._skew_ms = now_ms - time.time() * 1000
@@ -320,10 +322,14 @@ class RedisRegistry:
 
     def _ask(self, call: Callable[[], Any]) -> Any:
         """Raises ClusterUnavailable for whatever Redis, or the way to it, says."""
+        if not self._asking.acquire(timeout=TIMEOUT_S):
+            raise ClusterUnavailable(f"the Redis at {self._where} does not keep up: look at its load (SLOWLOG, CPU)")
         try:
             return call()
         except (redis.RedisError, OSError) as error:
             raise ClusterUnavailable(f"the Redis at {self._where} {explain(error, self._password)}") from None
+        finally:
+            self._asking.release()
 
 
 def _flat(numbers: Mapping[str, int]) -> Iterator[str | int]:

@@ -469,11 +469,15 @@ def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
+def offset_of(entry_id: bytes) -> int:
+    """Return the offset that an entry of the log stands for."""
+    return int(entry_id[:-2])
+
+
 def record(entry_id: bytes, flat: Sequence[bytes]) -> Record:
     """Return a notification as an entry of the log holds it."""
     fields = pairs(flat)
-    offset = int(entry_id.partition(b"-")[0])
-    return Record(offset, _decode_users(fields[b"users"]), fields[b"body"], int(fields.get(b"before", 0)))
+    return Record(offset_of(entry_id), _decode_users(fields[b"users"]), fields[b"body"], int(fields.get(b"before", 0)))
 
 
 def _joined(after: int, records: Sequence[Record], before: int) -> bool:
