@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,16 +79,16 @@ class Running:
 
     def cpu_s(self) -> float:
         """Processor time used so far, user and system, in seconds."""
-        return _cpu_s(self.pid)
+        return cpu_s(self.pid)
 
     def whole_cpu_s(self) -> float:
         """The same of all nodes, of the processes that they keep, and of Redis."""
         pids = [pid for node in self.nodes for pid in (node.pid, *_children(node.pid))]
-        return sum(map(_cpu_s, [*pids, self.redis] if self.redis else pids))
+        return sum(map(cpu_s, [*pids, self.redis] if self.redis else pids))
 
     def redis_cpu_s(self) -> float:
         """The same of Redis alone."""
-        return _cpu_s(self.redis) if self.redis else 0.0
+        return cpu_s(self.redis) if self.redis else 0.0
 
     def rss_kb(self) -> float:
         """Resident memory in KB."""
@@ -102,7 +102,8 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """Return the processor time of a process so far, user and system, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICK
 
@@ -130,9 +131,9 @@ def running(contestant: Contestant, **settings: str) -> Iterator[Running]:
     """Start a contestant, all of it on one core, and stop it in the end."""
     with ExitStack() as stack:
         if contestant.nodes:
-            redis, settings["REDIS_URL"] = stack.enter_context(_redis())
+            pid, settings["REDIS_URL"] = stack.enter_context(redis())
             first, *others = [stack.enter_context(_one(contestant, settings)) for _ in range(contestant.nodes)]
-            yield Running(contestant, first.port, first.process, tuple(others), redis)
+            yield Running(contestant, first.port, first.process, tuple(others), pid)
         else:
             yield stack.enter_context(_one(contestant, settings))
 
@@ -171,7 +172,7 @@ def _one(contestant: Contestant, settings: dict[str, str]) -> Iterator[Running]:
 
 
 @contextmanager
-def _redis() -> Iterator[tuple[int, str]]:
+def redis() -> Iterator[tuple[int, str]]:
     """Run a Redis that writes its append-only file once a second, as it comes; yield its process id and its URL."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
@@ -180,6 +181,10 @@ def _redis() -> Iterator[tuple[int, str]]:
             [*command, "--appendonly", "yes"], stdout=subprocess.DEVNULL, preexec_fn=_on_the_servers_core
         )
         try:
+            for _ in range(200):
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                time.sleep(0.05)
             yield process.pid, f"redis://127.0.0.1:{port}"
         finally:
             process.kill()
