@@ -62,7 +62,7 @@ class ConnectionEvents:
         socketio.on("auth")(self.auth)
         socketio.on("ping")(self.ping)
         self._disconnect = socketio.server.disconnect_connection
-        self._in_background = socketio.server.start_background_task
+        self._in_background = socketio.server.eio.in_background
 
     def connect(self, connection: Connection, auth: Any = None) -> None:
         """Authenticate by what the handshake carried, or give the client AUTH_TIMEOUT to send `auth`."""
@@ -162,7 +162,7 @@ class ConnectionEvents:
         def greet(*, recovered: bool, replayed: int) -> None:
             connection.send(_success(identity, head, recovered, replayed))
 
-        # Its own greenlet: meanwhile the client's packets are read, its heartbeats among them.
+        # In the background: meanwhile the client's packets are read, its heartbeats among them.
         self._in_background(self._recovery.run, connection, identity.user_id, after, head, greet)
 
     def _end_half_open(self, connection: Connection, user_id: str) -> None:

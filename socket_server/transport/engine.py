@@ -18,6 +18,7 @@ from gevent.event import Event
 
 from socket_server import log
 from socket_server.transport import frames, packets
+from socket_server.transport.crew import Crew
 from socket_server.transport.gate import BAD_REQUEST, TOO_LARGE, UNKNOWN_SID, Gate, Refusal, Request
 from socket_server.transport.handshake import Handshake
 from socket_server.transport.heartbeat import Heartbeat
@@ -40,8 +41,8 @@ UPGRADE_TIMEOUT_S = 10.0
 class EngineSocket:
     """One Engine.IO session: its transport now, its upgrade under way, and its packets in order.
 
-    Packets that mean work are handled by a greenlet that exists only meanwhile, one after the other; until it is done
-    nothing more is read from the client.
+    Packets that mean work are handled by one of the crew, one after the other; until it is done nothing more is read from
+    the client.
     """
 
     __slots__ = (
@@ -53,8 +54,8 @@ class EngineSocket:
         "_reason",
         "_sent",
         "_server",
+        "_settled",
         "_upgrading",
-        "_worker",
         "address",
         "deadline",
         "handshake",
@@ -75,7 +76,7 @@ class EngineSocket:
         self._upgrading = False  # it has probed: polling requests are answered with NOOP
         # What has been received and is being handled (None: the session has ended); there only meanwhile.
         self._inbound: deque[str | bytes | None] | None = None
-        self._worker: gevent.Greenlet[..., None] | None = None
+        self._settled: Event | None = None  # set when that has been handled, where somebody waits for it
         self._reason = ""
         self._closing: tuple[str, int] | None = None  # to be closed when the upgrade has come to its end: reason, code
         self._bucket: TokenBucket | None = None  # of its messages, from the first on
@@ -219,7 +220,7 @@ class EngineSocket:
         self._inbound = deque((data,))
         if self.websocket is not None:
             self.websocket.pause()
-        self._worker = gevent.spawn(self._work, self._inbound)
+        self._server.crew.start(self._work, self._inbound)
 
     def _work(self, inbound: deque[str | bytes | None]) -> None:
         while inbound:
@@ -228,14 +229,18 @@ class EngineSocket:
                 self._server.ended(self, self._reason)
             elif not self.closed:
                 self._server.deliver(self, data)
-        self._inbound = self._worker = None
+        self._inbound = None
+        if self._settled is not None:
+            self._settled.set()
         if self.websocket is not None:
             self.websocket.resume()
 
     def settle(self) -> None:
         """Wait until the packets received so far have been handled."""
-        if self._worker is not None:
-            self._worker.join()
+        if self._inbound is not None:
+            self._settled = Event()
+            self._settled.wait()
+            self._settled = None
 
     def fetch(self, polling: PollingQueue) -> list[Packet]:
         """Return what waits for a client that polls."""
@@ -311,6 +316,7 @@ class EngineServer(engineio.Server):
         self.gate = gate
         self.limits = limits
         self.heartbeat = Heartbeat(ping_interval_s, ping_timeout_s)
+        self.crew = Crew()
         self.sockets: dict[str, EngineSocket] = {}
         self._leaving: dict[str, PollingQueue] = {}
         self.on_upgraded: Callable[[Any], object] = lambda _: None  # told the session's connection
@@ -373,6 +379,10 @@ class EngineServer(engineio.Server):
         """Close one session, or all."""
         for socket in list(self.sockets.values()) if sid is None else filter(None, [self.sockets.get(sid)]):
             socket.close()
+
+    def in_background(self, work: Callable[..., object], *args: Any) -> None:
+        """Have something done that may wait, while the caller goes on."""
+        self.crew.start(work, *args)
 
     def drain(self, seconds: float) -> None:
         """Close every transport with 1012 (service restart), evenly over that time, so that clients do not come back

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import engineio
@@ -66,6 +67,9 @@ class ThreadedEngine(engineio.Server):
             max_http_buffer_size=limits.max_message_bytes,
         )
         self.gate = gate
+
+    def in_background(self, work: Callable[..., object], *args: Any) -> None:
+        self.start_background_task(work, *args)
 
     def handle_request(self, environ: dict[str, Any], start_response: Any) -> Any:
         refusal = self.gate.judge(Request.of(environ), environ, len(self.sockets))

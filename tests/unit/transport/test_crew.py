@@ -1,0 +1,85 @@
+"""The crew does each piece of work in a greenlet of its own, and uses its greenlets again: in a real gevent hub."""
+
+import weakref
+
+import gevent
+import pytest
+from gevent.event import Event
+from greenlet import getcurrent, greenlet
+
+from socket_server.transport.crew import Crew
+
+
+def done(crew: Crew, times: int) -> list[greenlet]:
+    """Have so many pieces of work done at once; return the greenlets that did them."""
+    members: list[greenlet] = []
+    for _ in range(times):
+        crew.start(lambda: members.append(getcurrent()))
+    assert members == []  # not before the caller gives way
+    gevent.sleep(0)
+    assert len(members) == times
+    return members
+
+
+def test_work_is_done_in_the_order_in_which_it_came_with_its_arguments() -> None:
+    crew, seen = Crew(), list[int]()
+    for number in range(5):
+        crew.start(seen.append, number)
+    gevent.sleep(0)
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_a_greenlet_that_is_done_takes_up_the_next_work() -> None:
+    crew = Crew()
+    assert done(crew, 1) == done(crew, 1)
+
+
+def test_work_that_waits_holds_up_no_other() -> None:
+    crew, go, ended = Crew(), Event(), list[str]()
+
+    def wait() -> None:
+        go.wait()
+        ended.append("the one that waits")
+
+    crew.start(wait)
+    crew.start(ended.append, "another")
+    gevent.sleep(0)
+    assert ended == ["another"]
+    go.set()
+    gevent.sleep(0)
+    assert ended == ["another", "the one that waits"]
+
+
+def test_no_more_greenlets_stay_than_were_asked_for() -> None:
+    crew = Crew(kept=3)
+    first = done(crew, 10)
+    assert sum(not each.dead for each in first) == 3
+    second = done(crew, 10)
+    assert len(set(first) & set(second)) == 3
+
+
+def test_an_error_ends_its_own_work_only_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    crew, seen = Crew(), list[str]()
+
+    def fail() -> None:
+        raise RuntimeError("oh no")
+
+    for _ in range(3):
+        crew.start(fail)
+        crew.start(seen.append, "done")
+        gevent.sleep(0)
+    assert seen == ["done"] * 3
+    assert caplog.text.count("RuntimeError: oh no") == 3
+
+
+def test_what_was_worked_on_is_let_go_before_the_next_work_comes() -> None:
+    class Thing:
+        def work(self, _: object) -> None:
+            pass
+
+    crew, thing, argument = Crew(), Thing(), Thing()
+    gone = weakref.ref(thing), weakref.ref(argument)
+    crew.start(thing.work, argument)
+    del thing, argument
+    gevent.sleep(0)
+    assert [each() for each in gone] == [None, None]
