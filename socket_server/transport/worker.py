@@ -192,6 +192,7 @@ class Worker(GeventWebSocketWorker):
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 50, 100)
+        gevent.config.track_greenlet_tree = False  # or each new greenlet would note who started it, and from which lines
         engine = self.wsgi.extensions["socketio"].server.eio
         servers = [self._start(listener) for listener in self.sockets]
         if self.wsgi.extensions["socket_server"].feed is None:  # which reads all that is stored
