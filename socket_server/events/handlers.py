@@ -159,8 +159,8 @@ class ConnectionEvents:
             connection.release()
             return
 
-        def greet(*, recovered: bool, replayed: int) -> None:
-            connection.send(_success(identity, head, recovered, replayed))
+        def greet(*, recovered: bool, replayed: int) -> Packet:
+            return _success(identity, head, recovered, replayed)
 
         # In the background: meanwhile the client's packets are read, its heartbeats among them.
         self._in_background(self._recovery.run, connection, identity.user_id, after, head, greet)

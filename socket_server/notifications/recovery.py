@@ -10,6 +10,7 @@ from socket_server import log
 from socket_server.inbox.inbox import Inbox, InboxUnavailable
 from socket_server.transport import packets
 from socket_server.transport.connection import Connection
+from socket_server.transport.packets import Packet
 
 _log = log.logger("Socket.IO")
 
@@ -18,9 +19,9 @@ PAGE_BYTES = 65_536
 
 
 class Greeting(Protocol):
-    """Sends `auth_success`."""
+    """Makes `auth_success`."""
 
-    def __call__(self, *, recovered: bool, replayed: int) -> None: ...
+    def __call__(self, *, recovered: bool, replayed: int) -> Packet: ...
 
 
 class Recovery:
@@ -48,14 +49,14 @@ class Recovery:
     def _replay(self, connection: Connection, user_id: str, after: int, until: int, greet: Greeting) -> bool:
         """Return whether all of it has been sent: on a connection that ends before, nothing live may follow what was."""
         page = self._inbox.since(user_id, after, until, PAGE, PAGE_BYTES)
-        greet(recovered=page.complete, replayed=page.total)
+        prepared = [greet(recovered=page.complete, replayed=page.total)]
         left = page.total
-        while page.notifications:
-            prepared = [packets.encode_notification(each.notification, each.offset) for each in page.notifications]
+        while True:
+            prepared += [packets.encode_notification(each.notification, each.offset) for each in page.notifications]
             if not connection.send_all(prepared):
                 return False
-            left -= len(prepared)
-            if left <= 0:
+            left -= len(page.notifications)
+            if left <= 0 or not page.notifications:
                 break
             if not connection.engine.wait_until_sent():
                 return False
@@ -64,4 +65,5 @@ class Recovery:
                 _log.info("closed: too slow for its replay, sid=%s", connection.sid)
                 connection.engine.close(reason="too slow for its replay")
                 return False
+            prepared = []
         return not connection.gone

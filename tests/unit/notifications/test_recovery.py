@@ -16,6 +16,7 @@ from socket_server.notifications.notification import Broadcast
 from socket_server.notifications.recovery import PAGE, PAGE_BYTES, Recovery
 from socket_server.sessions import SessionManager
 from socket_server.transport.connection import Connection
+from socket_server.transport.packets import Packet, encode_event
 from tests.unit.fakes import RecordingSession, connection
 
 USER = "ada"
@@ -44,18 +45,18 @@ class Server:
     def recover(self, joined: tuple[Connection, RecordingSession, int], after: int) -> list[Any]:
         """Run a recovery; return the events that its client has got."""
         made, session, head = joined
-        self.recovery.run(made, USER, after, head, greeting(made, head))
+        self.recovery.run(made, USER, after, head, greeting(head))
         return session.events
 
     def kept(self) -> tuple[Stored, ...]:
         return self.inbox.since(USER, 0, None, 10**6, 10**9).notifications
 
 
-def greeting(made: Connection, head: int) -> Callable[..., None]:
-    """Return a greeting as events/handlers.py sends it, cut down."""
+def greeting(head: int) -> Callable[..., Packet]:
+    """Return a greeting as events/handlers.py makes it, cut down."""
 
-    def greet(*, recovered: bool, replayed: int) -> None:
-        made.emit("auth_success", {"recovered": recovered, "replayed": replayed, "lastId": str(head)})
+    def greet(*, recovered: bool, replayed: int) -> Packet:
+        return encode_event("auth_success", {"recovered": recovered, "replayed": replayed, "lastId": str(head)})
 
     return greet
 
@@ -159,7 +160,7 @@ def test_recoveries_among_publishers_give_everybody_everything_once_and_in_order
         for _ in range(5):
             joined = server.join()
             sessions.append(joined[1])
-            server.recovery.run(joined[0], USER, start, joined[2], greeting(joined[0], joined[2]))
+            server.recovery.run(joined[0], USER, start, joined[2], greeting(joined[2]))
 
     publishers = [threading.Thread(target=publish) for _ in range(2)]
     clients = [threading.Thread(target=come) for _ in range(3)]
@@ -209,11 +210,12 @@ def test_nothing_live_follows_the_last_page_on_a_connection_that_is_being_closed
     made, session, head = joined
     server.send()
 
-    def greet(**_: Any) -> None:
+    def greet(**_: Any) -> Packet:
         made.ended = True  # disconnected, and its transport still takes what is sent
+        return greeting(head)(recovered=True, replayed=1)
 
     server.recovery.run(made, USER, start, head, greet)
-    assert offsets(session.events) == [missed]
+    assert offsets(session.events[1:]) == [missed]
     assert made.holds
 
 
@@ -362,7 +364,7 @@ def test_any_other_failure_closes_the_transport_too() -> None:
     server = Server()
     joined = server.join()
 
-    def greet(**_: Any) -> None:
+    def greet(**_: Any) -> Packet:
         raise RuntimeError("on purpose")
 
     server.recovery.run(joined[0], USER, 0, joined[2], greet)
