@@ -8,7 +8,7 @@ Node.js server, which clients know.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import engineio
@@ -331,14 +331,11 @@ class EngineServer(engineio.Server):
         self.heartbeat.add(socket)
         return socket
 
-    def greet(self, socket: EngineSocket, upgrades: Iterable[str]) -> None:
-        """Send the OPEN packet and tell the Socket.IO server."""
-        socket.send(
-            packets.encode_open(
-                socket.sid, tuple(upgrades), self.ping_interval, self.ping_timeout, self.limits.max_message_bytes
-            )
+    def _opening(self, socket: EngineSocket, upgrades: Sequence[str]) -> Packet:
+        """Return a session's OPEN packet."""
+        return packets.encode_open(
+            socket.sid, upgrades, self.ping_interval, self.ping_timeout, self.limits.max_message_bytes
         )
-        self.handlers["connect"](socket, socket.handshake)
 
     def forget(self, socket: EngineSocket) -> None:
         """Take a session that has ended out of the table."""
@@ -410,8 +407,9 @@ class EngineServer(engineio.Server):
             return UNKNOWN_SID
         return BAD_REQUEST if socket.upgraded or socket.probing else None
 
-    def accept_websocket(self, environ: Mapping[str, Any], sock: Any, received: bytes) -> WebSocket:
-        """Take over a socket whose WebSocket handshake is done. received: bytes that came behind the handshake.
+    def accept_websocket(self, environ: Mapping[str, Any], sock: Any, response: bytes, received: bytes) -> WebSocket:
+        """Take over a socket that is to become a WebSocket. response: what ends the handshake, not yet sent; received:
+        bytes that came behind the request.
 
         The caller must not have given up control between judge_websocket and this.
         """
@@ -420,11 +418,13 @@ class EngineServer(engineio.Server):
             socket = self.open(Handshake.of(environ, self.gate.trusted_proxies))
             websocket = WebSocket(sock, socket, self.limits)
             socket.websocket = websocket
-            self.greet(socket, ())
+            websocket.send(response + self._opening(socket, ()).frame)
+            self.handlers["connect"](socket, socket.handshake)
         else:
             socket = self.sockets[request.sid]
             websocket = WebSocket(sock, socket, self.limits)
             socket.probe(websocket)
+            websocket.send(response)
             gevent.spawn_later(UPGRADE_TIMEOUT_S, socket.give_up_upgrade, websocket)
         websocket.start(received)
         return websocket
@@ -478,7 +478,8 @@ class EngineServer(engineio.Server):
     def _open_polling(self, environ: dict[str, Any]) -> Response:
         socket = self.open(Handshake.of(environ, self.gate.trusted_proxies))
         polling = socket.polling = PollingQueue(self.limits.send_backlog_bytes)
-        self.greet(socket, self.gate.upgrades)
+        polling.put(self._opening(socket, self.gate.upgrades))
+        self.handlers["connect"](socket, socket.handshake)
         return _payload(polling.take())
 
     def _poll(self, socket: EngineSocket, polling: PollingQueue, environ: dict[str, Any]) -> Response:

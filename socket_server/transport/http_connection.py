@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from email.utils import formatdate
 from typing import Any
 
-from gevent.event import Event
 from geventwebsocket.handler import WebSocketHandler
 
 from socket_server import log
@@ -235,17 +234,13 @@ class Handler(WebSocketHandler):
         received = environ.get("socket_server.rest", b"")
         sock = self.socket
         if isinstance(sock, ssl.SSLSocket):
-            sock.sendall(switching)
             sock.settimeout(0)
             # The TLS layer belongs to this greenlet and cannot be given away: it stays as long as the WebSocket.
-            websocket = engine.accept_websocket(environ, sock, received)
-            websocket.ended = Event()
+            websocket = engine.accept_websocket(environ, sock, switching, received)
             self.busy = False
-            websocket.ended.wait()
+            websocket.wait_for_end()
         else:
-            raw = _detach(sock)
-            raw.send(switching)
-            engine.accept_websocket(environ, raw, received)
+            engine.accept_websocket(environ, _detach(sock), switching, received)
         return False
 
 

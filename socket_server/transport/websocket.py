@@ -55,6 +55,7 @@ class WebSocket:
         "_backlog",
         "_backlog_bytes",
         "_bucket",
+        "_ended",
         "_half_sent",
         "_limits",
         "_linger",
@@ -63,7 +64,6 @@ class WebSocket:
         "_sock",
         "_watch_read",
         "_watch_write",
-        "ended",
     )
 
     def __init__(self, sock: socket.socket, receiver: Receiver, limits: Limits) -> None:
@@ -78,7 +78,7 @@ class WebSocket:
         self._watch_read: Any = gevent.get_hub().loop.io(sock.fileno(), _READ)
         self._watch_write: Any = None
         self._linger: _Linger | None = None
-        self.ended: Event | None = None  # set at the end, where somebody waits for it (TLS)
+        self._ended: Event | None = None  # set at the end, where somebody waits for it
 
     @property
     def open(self) -> bool:
@@ -266,6 +266,12 @@ class WebSocket:
         """End at once, without a word."""
         self._end("transport close")
 
+    def wait_for_end(self) -> None:
+        """Wait until the socket has been closed."""
+        if self._sock is not None:
+            self._ended = Event()
+            self._ended.wait()
+
     def _shut_down_writing(self) -> None:
         try:
             if self._sock is not None and not isinstance(self._sock, ssl.SSLSocket):
@@ -290,8 +296,8 @@ class WebSocket:
         receiver, self._receiver, self._reader = self._receiver, None, None
         if receiver is not None:
             receiver.lost(self, reason)
-        if self.ended is not None:
-            self.ended.set()
+        if self._ended is not None:
+            self._ended.set()
 
 
 class _Linger:

@@ -224,3 +224,14 @@ def test_who_waits_for_a_session_that_is_closed_during_its_upgrade_is_told_at_on
 
 def test_a_sessions_backlog_is_the_one_of_the_limits(sessions: Sessions) -> None:
     assert sessions.over_polling()[0].max_backlog == LIMITS.send_backlog_bytes
+
+
+def test_a_client_that_is_gone_when_its_handshake_ends_leaves_the_session_free_to_upgrade(sessions: Sessions) -> None:
+    session, _ = sessions.over_polling()
+    request = {"REQUEST_METHOD": "GET", "QUERY_STRING": f"EIO=4&transport=websocket&sid={session.sid}"}
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.close()
+    sessions.server.accept_websocket(request, ours, b"HTTP/1.1 101 Switching Protocols\r\n\r\n", b"")
+    assert not session.probing
+    assert not session.closed
