@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+from gevent.lock import Semaphore
+from gevent.pool import Pool
 from greenlet import getcurrent, greenlet
 
 from socket_server import log
@@ -50,3 +52,27 @@ class Crew:
             work(*args)
         except Exception:
             _log.exception("unexpected error in %r", work)
+
+
+class Places(Pool):
+    """A crew with so many places, in the shape in which gevent's servers want it: while it is full they accept nobody."""
+
+    _semaphore: Semaphore  # upstream's, which the type stubs leave out
+
+    def __init__(self, size: int, crew: Crew) -> None:
+        super().__init__(size)
+        self._crew = crew
+
+    def free_count(self) -> int:
+        return self._semaphore.counter
+
+    def spawn(self, work: Callable[..., object], *args: Any) -> None:  # type: ignore[override]  # nobody wants the greenlet
+        """Have work(*args) done by the crew. Waits for a place."""
+        self._semaphore.acquire()
+        self._crew.start(self._do, work, args)
+
+    def _do(self, work: Callable[..., object], args: tuple[Any, ...]) -> None:
+        try:
+            work(*args)
+        finally:
+            self._semaphore.release()

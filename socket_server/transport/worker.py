@@ -26,6 +26,7 @@ from gunicorn.workers.ggevent import VERSION, GeventResponse
 
 from socket_server import log
 from socket_server.errors import ConfigError, SocketServerError
+from socket_server.transport.crew import Places
 from socket_server.transport.gate import PATH
 from socket_server.transport.http_codec import HttpError, encode_response
 from socket_server.transport.http_connection import HEAD_S, Handler
@@ -228,7 +229,7 @@ class Worker(GeventWebSocketWorker):
         server = Server(
             listener,
             app=self.wsgi,
-            pool=Pool(self.worker_connections),
+            pool=Places(self.worker_connections, self.wsgi.extensions["socketio"].server.eio.crew),
             environ=environ,
             tls=ssl_context(self.cfg) if self.cfg.is_ssl else None,
             access=self.log if self.cfg.accesslog else None,

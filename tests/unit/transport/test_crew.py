@@ -7,7 +7,7 @@ import pytest
 from gevent.event import Event
 from greenlet import getcurrent, greenlet
 
-from socket_server.transport.crew import Crew
+from socket_server.transport.crew import Crew, Places
 
 
 def done(crew: Crew, times: int) -> list[greenlet]:
@@ -83,3 +83,19 @@ def test_what_was_worked_on_is_let_go_before_the_next_work_comes() -> None:
     del thing, argument
     gevent.sleep(0)
     assert [each() for each in gone] == [None, None]
+
+
+def test_places_are_taken_until_their_work_is_done_whichever_way_it_ends() -> None:
+    places, go = Places(2, Crew()), Event()
+
+    def fail() -> None:
+        go.wait()
+        raise RuntimeError("oh no")
+
+    places.spawn(go.wait)
+    assert not places.full()
+    places.spawn(fail)
+    assert places.full()
+    go.set()
+    gevent.sleep(0)
+    assert places.free_count() == 2
