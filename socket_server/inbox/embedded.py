@@ -19,7 +19,7 @@ from pathlib import Path
 import socket_server
 from socket_server import log
 from socket_server.inbox import messages
-from socket_server.inbox.inbox import Appended, Entry, InboxUnavailable, Page, Retention
+from socket_server.inbox.inbox import Appended, Entry, InboxUnavailable, Page, Read, Retention
 from socket_server.transport.turns import let_arrive
 
 _log = log.logger("Server")
@@ -71,7 +71,7 @@ class EmbeddedInbox:
         self._ask(messages.Amend(key, answer), _WRITES)
 
     def since(self, user_id: str, after: int, until: int | None, limit: int, max_bytes: int) -> Page:
-        read = _Read(messages.Read(user_id, after, until, limit, max_bytes))
+        read = _Read(Read(user_id, after, until, limit, max_bytes))
         self._reads.append(read)
         while not read.ended:
             # Whoever gets the turn reads for those who wait too.
@@ -169,7 +169,7 @@ class _Read:
 
     __slots__ = ("asked", "ended", "error", "page")
 
-    def __init__(self, asked: messages.Read) -> None:
+    def __init__(self, asked: Read) -> None:
         self.asked = asked
         self.page: Page | None = None
         self.error: InboxUnavailable | None = None

@@ -8,7 +8,7 @@ All of them pass tests/inbox/test_contract.py.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from socket_server.errors import InboxUnavailable as InboxUnavailable  # part of the protocol
 
@@ -106,6 +106,16 @@ class Appended:
     others: tuple[Record, ...] = ()
     complete: bool = True
     reach: tuple[Reach, ...] = ()
+
+
+class Read(NamedTuple):
+    """The arguments of Inbox.since()."""
+
+    user_id: str
+    after: int
+    until: int | None
+    limit: int
+    max_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

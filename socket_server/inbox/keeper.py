@@ -9,12 +9,11 @@ import select
 import signal
 import socket
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from socket_server import log
 from socket_server.inbox import messages
-from socket_server.inbox.inbox import InboxUnavailable, Page, Retention
+from socket_server.inbox.inbox import InboxUnavailable, Retention
 from socket_server.inbox.sqlite import SqliteInbox
 
 # How long the keeper sleeps at most before it looks whether maintenance is due.
@@ -36,7 +35,7 @@ def answer(store: SqliteInbox, request: messages.Request) -> messages.Reply:
             case messages.Amend(key, text):
                 store.amend(key, text)
             case messages.Since(reads):
-                return messages.Pages(tuple(_pages(store, reads)))
+                return messages.Pages(store.since_each(reads, READ_S))
             case messages.Forget(user_id):
                 return messages.Done(store.forget(user_id))
             case messages.Check():
@@ -48,14 +47,6 @@ def answer(store: SqliteInbox, request: messages.Request) -> messages.Reply:
         store.close()  # to begin again from the file
         return messages.Failed(f"the inbox {store.place}: unexpected {error!r}; the server's log says more")
     return messages.Done()
-
-
-def _pages(store: SqliteInbox, reads: Sequence[messages.Read]) -> Iterator[Page]:
-    ends = time.monotonic() + READ_S
-    for each in reads:
-        yield store.since(each.user_id, each.after, each.until, each.limit, each.max_bytes)
-        if time.monotonic() > ends:
-            return
 
 
 def serve(store: SqliteInbox, channels: Sequence[socket.socket]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from socket_server.inbox.inbox import Appended, Entry, Page
+from socket_server.inbox.inbox import Appended, Entry, Page, Read
 
 
 class Open(msgspec.Struct, tag=True, frozen=True):
@@ -28,16 +28,6 @@ class Amend(msgspec.Struct, tag=True, frozen=True):
 
     key: str
     answer: bytes
-
-
-class Read(msgspec.Struct, frozen=True, array_like=True):
-    """The arguments of Inbox.since()."""
-
-    user_id: str
-    after: int
-    until: int | None
-    limit: int
-    max_bytes: int
 
 
 class Since(msgspec.Struct, tag=True, frozen=True):

@@ -6,7 +6,7 @@ what others have committed.
 """
 
 import contextlib
-import json
+import math
 import os
 import sqlite3
 import time
@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
+import orjson
 
 from socket_server import log
 from socket_server.inbox import postings
@@ -27,6 +28,7 @@ from socket_server.inbox.inbox import (
     Entry,
     InboxUnavailable,
     Page,
+    Read,
     Record,
     Repeat,
     Retention,
@@ -71,6 +73,7 @@ _SCHEMA = (
     "CREATE INDEX claimed ON claims (offset)",
 )
 _AMONG = "(SELECT value FROM json_each(?))"
+_LIVING = f"FROM notifications WHERE offset IN {_AMONG} AND (expires IS NULL OR expires > ?)"
 
 _encode_users = msgspec.msgpack.Encoder().encode
 _decode_users = msgspec.msgpack.Decoder(tuple[str, ...]).decode
@@ -157,28 +160,38 @@ class SqliteInbox:
             db.execute("UPDATE claims SET answer = ? WHERE key = ?", (answer, key))
 
     def since(self, user_id: str, after: int, until: int | None, limit: int, max_bytes: int) -> Page:
+        return self.since_each([Read(user_id, after, until, limit, max_bytes)])[0]
+
+    def since_each(self, reads: Sequence[Read], seconds: float = math.inf) -> tuple[Page, ...]:
+        """Answer reads in their order, in one transaction, for about so long: the first in any case."""
+        ends = time.monotonic() + seconds
+        pages: list[Page] = []
         with self._reading() as db:
-            offsets, dropped = self._postings.of(db, user_id, after)
-            now = self._clock()
-            horizon = self._horizon(now)
-            complete = max(self._began, self._purged, horizon, dropped) <= after <= self._head
-            first, last = max(after + 1, horizon), self._head if until is None else until
-            found = db.execute(
-                f"SELECT offset, length(body) FROM notifications WHERE offset IN {_AMONG} "  # noqa: S608 - a constant
-                "AND (expires IS NULL OR expires > ?) ORDER BY offset",
-                (json.dumps([each for each in offsets if first <= each <= last]), now),
-            ).fetchall()
-            size, page = 0, list[int]()
-            for offset, length in found[:limit]:
-                size += length
-                if page and size > max_bytes:
+            for read in reads:
+                pages.append(self._page(db, *read))
+                if time.monotonic() > ends:
                     break
-                page.append(offset)
-            bodies = db.execute(
-                f"SELECT offset, body FROM notifications WHERE offset IN {_AMONG} ORDER BY offset",  # noqa: S608
-                (json.dumps(page),),
-            )
-            return Page(tuple(Stored(offset, body) for offset, body in bodies), len(found), complete)
+        return tuple(pages)
+
+    def _page(
+        self, db: sqlite3.Connection, user_id: str, after: int, until: int | None, limit: int, max_bytes: int
+    ) -> Page:
+        offsets, dropped = self._postings.of(db, user_id, after)
+        now = self._clock()
+        horizon = self._horizon(now)
+        complete = max(self._began, self._purged, horizon, dropped) <= after <= self._head
+        first, last = max(after + 1, horizon), self._head if until is None else until
+        wanted = orjson.dumps([each for each in offsets if first <= each <= last]).decode()
+        found: list[Stored] = []
+        size = 0
+        # Row by row: of the bodies beyond the page only the first is read.
+        for offset, body in db.execute(f"SELECT offset, body {_LIVING} ORDER BY offset", (wanted, now)):
+            size += len(body)
+            if len(found) == limit or (found and size > max_bytes):
+                (total,) = db.execute(f"SELECT count(*) {_LIVING}", (wanted, now)).fetchone()
+                return Page(tuple(found), total, complete)
+            found.append(Stored(offset, body))
+        return Page(tuple(found), len(found), complete)
 
     def forget(self, user_id: str) -> int:
         kept = self.since(user_id, 0, None, 0, 0).total
@@ -360,7 +373,7 @@ class SqliteInbox:
         """Take a user out of the lists in `pending`."""
         found = db.execute(
             f"SELECT offset, users FROM pending WHERE offset IN {_AMONG}",  # noqa: S608 - a constant
-            (json.dumps(sorted(offsets)),),
+            (orjson.dumps(sorted(offsets)).decode(),),
         ).fetchall()
         db.executemany(
             "UPDATE pending SET users = ? WHERE offset = ?",

@@ -15,7 +15,7 @@ import pytest
 from socket_server.inbox import embedded, messages
 from socket_server.inbox import keeper as keeper_module
 from socket_server.inbox.embedded import EmbeddedInbox
-from socket_server.inbox.inbox import Appended, Entry, Inbox, InboxUnavailable, Retention, Stored
+from socket_server.inbox.inbox import Appended, Entry, Inbox, InboxUnavailable, Read, Retention, Stored
 from socket_server.inbox.sqlite import SqliteInbox
 from tests.servers import ROOT, wait_for
 
@@ -340,7 +340,7 @@ def test_reads_that_take_long_are_answered_a_few_at_a_time(tmp_path: Path) -> No
     store = SqliteInbox(str(tmp_path / "inbox.db"), Retention(max_per_user=20_000))
     store.open()
     store.append([Entry(("ada",), b"x")] * 20_000)
-    read = messages.Read("ada", 0, None, 10, MUCH)
+    read = Read("ada", 0, None, 10, MUCH)
     few = keeper_module.answer(store, messages.Since((read,) * 32))
     assert isinstance(few, messages.Pages)
     assert 1 <= len(few.pages) < 32

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from socket_server.inbox import messages
-from socket_server.inbox.inbox import Appended, Claim, Entry, Page, Record, Repeat, Stored
+from socket_server.inbox.inbox import Appended, Claim, Entry, Page, Read, Record, Repeat, Stored
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 blob = st.binary(max_size=20)
@@ -18,7 +18,7 @@ offset = st.integers(0, 2**63 - 1)
 ttl = st.none() | st.floats(0, 2**53) | st.just(0)
 claims = st.none() | st.builds(Claim, text, blob, blob)
 entries = st.builds(Entry, st.lists(text, max_size=4).map(tuple), blob, ttl, claims)
-reads = st.builds(messages.Read, text, st.integers(0, 10**19 - 1), st.none() | offset, offset, offset)
+reads = st.builds(Read, text, st.integers(0, 10**19 - 1), st.none() | offset, offset, offset)
 requests = st.one_of(
     st.just(messages.Open()),
     st.builds(messages.Append, st.lists(entries, max_size=4).map(tuple)),
