@@ -9,20 +9,23 @@ import json
 import re
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt.algorithms import HMACAlgorithm
 from jwt.warnings import InsecureKeyLengthWarning
 
 from socket_server.auth.keys import KeySet, UnknownKeyError
 from socket_server.config import HMAC_ALGORITHMS, Settings, algorithms_of_pem
-from socket_server.errors import AuthenticationError
+from socket_server.errors import AuthenticationError, ConfigError
 
 # Longer than any token an identity provider makes, short enough that parsing one costs nothing.
 MAX_TOKEN_CHARS = 16_384
+
+_HASHES = dict(zip(HMAC_ALGORITHMS, (HMACAlgorithm.SHA256, HMACAlgorithm.SHA384, HMACAlgorithm.SHA512), strict=True))
 
 # 2^53 - 1, the largest integer that JavaScript clients can read: some issuers write "never" as a far greater number.
 _LATEST = 9_007_199_254_740_991
@@ -54,12 +57,37 @@ def expired_token() -> AuthenticationError:
     return AuthenticationError("Invalid or expired JWT", "expired_token")
 
 
+class _PreparedHmac(HMACAlgorithm):
+    """HMAC with secrets that have been looked at. Upstream looks at them anew for every token: whether they are keys of
+    another kind, or too short. That takes twice as long as all the rest."""
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        assert isinstance(key, bytes)
+        return key
+
+    def check_key_length(self, key: bytes) -> None:
+        pass
+
+
+def _prepared(secrets: Sequence[str]) -> list[bytes]:
+    """Return HMAC keys. Raises ConfigError where a secret is a key of another kind: its public part might be known."""
+    try:
+        return [HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret) for secret in secrets]
+    except jwt.InvalidKeyError as error:
+        raise ConfigError([f"JWT_SECRET is no HMAC secret ({error}): set a random text"]) from None
+
+
 class TokenVerifier:
     """Verifies tokens by the configured secrets, public key or JWK Set. Safe to call from any thread."""
 
     def __init__(self, settings: Settings, jwks: KeySet | None = None, clock: Callable[[], float] = time.time) -> None:
-        """jwks: the keys of JWT_JWKS_URL, where that is set."""
+        """jwks: the keys of JWT_JWKS_URL, where that is set. Raises ConfigError."""
         self._settings = settings
+        self._signatures = jwt.PyJWS()
+        for name, of_hash in _HASHES.items():
+            self._signatures.unregister_algorithm(name)
+            self._signatures.register_algorithm(name, _PreparedHmac(of_hash))
+        self._secrets = _prepared(settings.jwt_secrets)
         self._public_key = load_pem_public_key(pem.encode()) if (pem := settings.jwt_public_key) else None
         self._jwks = jwks
         self._clock = clock
@@ -77,7 +105,7 @@ class TokenVerifier:
         expired = False
         for key in self._keys(algorithm, header):
             try:
-                return self._identity(self._decode(token, key, algorithm))
+                return self._identity(self._claims(token, key, algorithm))
             except jwt.ExpiredSignatureError:
                 expired = True  # the signature is good under this key: no other key will do better
                 break
@@ -88,7 +116,7 @@ class TokenVerifier:
     def _keys(self, algorithm: str, header: dict[str, Any]) -> list[Any]:
         """Return the keys that may have signed this token: the algorithm picks their kind, the `kid` one of a set."""
         if algorithm in HMAC_ALGORITHMS:
-            return list(self._settings.jwt_secrets)
+            return list(self._secrets)
         keys: list[Any] = []
         if self._public_key is not None and algorithm in algorithms_of_pem(self._settings.jwt_public_key):
             keys.append(self._public_key)
@@ -99,24 +127,17 @@ class TokenVerifier:
                 pass
         return keys
 
-    def _decode(self, token: str, key: Any, algorithm: str) -> dict[str, Any]:
-        settings = self._settings
-        claims: dict[str, Any] = jwt.decode(
-            token,
-            key,
-            algorithms=[algorithm],
-            audience=settings.jwt_audience or None,
-            issuer=settings.jwt_issuer or None,
-            # Times are checked below, by our clock. `sub` may be a number: back ends put numeric ids there.
-            options={
-                "verify_exp": False,
-                "verify_nbf": False,
-                "verify_iat": False,
-                "verify_aud": bool(settings.jwt_audience),
-                "verify_sub": False,
-                "verify_jti": False,
-            },
-        )
+    def _claims(self, token: str, key: Any, algorithm: str) -> dict[str, Any]:
+        """Return the claims of a token that this key has signed, for this audience and by this issuer."""
+        claims = json.loads(self._signatures.decode_complete(token, key, [algorithm])["payload"])
+        if not isinstance(claims, dict):
+            raise jwt.InvalidTokenError("the claims are no object")
+        audience, issuer = self._settings.jwt_audience, self._settings.jwt_issuer
+        meant_for = claims.get("aud")
+        if audience and audience != meant_for and not (isinstance(meant_for, list) and audience in meant_for):
+            raise jwt.InvalidAudienceError
+        if issuer and issuer != claims.get("iss"):
+            raise jwt.InvalidIssuerError
         return claims
 
     def _identity(self, claims: dict[str, Any]) -> Identity:

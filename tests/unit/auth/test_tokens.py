@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from socket_server.auth.tokens import MAX_TOKEN_CHARS, Identity, TokenVerifier, mint, numeric_date, user_id_text
 from socket_server.config import HMAC_ALGORITHMS, Settings, algorithms_of_pem
-from socket_server.errors import AuthenticationError
+from socket_server.errors import AuthenticationError, ConfigError
 from tests.unit.auth.jws import OTHER_SECRET, SECRET, base64url, sign, unbase64url
 from tests.unit.keypairs import private_key, public_pem
 
@@ -111,6 +111,12 @@ def test_the_public_key_is_never_taken_for_a_secret(kind: str, with_secret: bool
             # Not even where the allow-list was made wrongly.
             wrongly = {"jwt_algorithms": ("RS256", "ES256", "EdDSA", *HMAC_ALGORITHMS)}
             assert outcome(forged, jwt_public_key=pem, jwt_secrets=secrets, **wrongly) == "invalid_token"
+
+
+@pytest.mark.parametrize("secret", [public_pem("RSA"), '{"kty":"oct","k":"c2VjcmV0"}', "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5"])
+def test_a_secret_that_is_a_key_of_another_kind_stops_the_start(secret: str) -> None:
+    with pytest.raises(ConfigError, match="JWT_SECRET is no HMAC secret"):
+        verifier(jwt_secrets=(SECRET, secret))
 
 
 @pytest.mark.parametrize("name", ["none", "None", "NONE", "nOnE", "", "hs256", "HS256 ", "HS1", None, 7, ["HS256"], {}])
