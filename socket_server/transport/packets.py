@@ -7,7 +7,6 @@ import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import engineio.packet
@@ -39,16 +38,24 @@ class Packet(engineio.packet.Packet):
         self.binary = binary
         self.packet_type = int(MESSAGE) if binary else payload[0] - 0x30
         self.data = None  # the upstream's logs show it; notifications do not belong there
+        self._frame: bytes | None = None
+        self._text: str | None = None
 
-    @cached_property
+    # Not cached_property: that takes a lock (until Python 3.12), which costs more than a frame.
+
+    @property
     def frame(self) -> bytes:
         """The packet as one WebSocket frame."""
-        return frames.encode(frames.BINARY if self.binary else frames.TEXT, self.payload)
+        if self._frame is None:
+            self._frame = frames.encode(frames.BINARY if self.binary else frames.TEXT, self.payload)
+        return self._frame
 
-    @cached_property
+    @property
     def text(self) -> str:
         """The packet as it stands in a polling payload: binary as 'b' and base64."""
-        return "b" + base64.b64encode(self.payload).decode() if self.binary else self.payload.decode()
+        if self._text is None:
+            self._text = "b" + base64.b64encode(self.payload).decode() if self.binary else self.payload.decode()
+        return self._text
 
     def encode(self, b64: bool = False) -> str | bytes:
         """Return the packet as the stock servers ask for it: for a WebSocket message, or (b64) for polling."""
