@@ -25,7 +25,7 @@ from socket_server.transport.turns import let_arrive
 _log = log.logger("Server")
 
 # So many reads go to the keeper together, which answers as many of them as it can in a few milliseconds.
-READ_AT_ONCE = 32
+READ_AT_ONCE = 64
 # A keeper that has not answered for so long is taken for stuck (for another program's lock SQLite waits a second).
 TIMEOUT_S = 10.0
 _RESTART_S = 1.0  # no sooner after the last start
