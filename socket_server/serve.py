@@ -12,7 +12,7 @@ from gunicorn.app.base import BaseApplication
 from socket_server import config, log
 from socket_server.config import Settings
 from socket_server.errors import ConfigError
-from socket_server.transport.worker import announce_successor
+from socket_server.transport.succession import announce_new_master, announce_reload
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -51,8 +51,8 @@ def gunicorn_settings() -> dict[str, Any]:
         ),
         "on_starting": on_starting(settings),
         "nworkers_changed": keep_one_worker,
-        "on_reload": announce_successor,
-        "pre_exec": announce_successor,
+        "on_reload": announce_reload,
+        "pre_exec": announce_new_master,
     }
 
 

@@ -8,7 +8,6 @@ opens sockets of its own (requests, the upstream servers).
 import errno
 import gc
 import math
-import mmap
 import time
 from datetime import timedelta
 from email.utils import formatdate
@@ -30,6 +29,7 @@ from socket_server.transport.crew import Places
 from socket_server.transport.gate import PATH
 from socket_server.transport.http_codec import HttpError, encode_response
 from socket_server.transport.http_connection import HEAD_S, Handler
+from socket_server.transport.succession import Succession
 
 _log = log.logger("Server")
 
@@ -43,20 +43,6 @@ _CATCH_UP_AGAIN_S = 1.0
 # How long requests in flight may take after the drain, before the process ends all the same; longer where the drain did not
 # need its time.
 FINISH_S = 1.0
-
-
-# Counts the reloads of the master that this process was forked from; shared with its workers. A worker that is told to stop
-# by a reload has a successor on the same listening socket, and must leave it all new connections.
-_reloads = mmap.mmap(-1, 8)
-
-
-def announce_successor(_: Any) -> None:
-    """gunicorn's hook before new workers (SIGHUP), or a new master (SIGUSR2), take over."""
-    _reloads[:8] = (reloads() + 1).to_bytes(8, "big")
-
-
-def reloads() -> int:
-    return int.from_bytes(_reloads[:8], "big")
 
 
 # How often overdue HTTP connections are looked for.
@@ -187,7 +173,7 @@ class Worker(GeventWebSocketWorker):
         self.alive = False
 
     def run(self) -> None:
-        born = reloads()
+        succession = Succession()
         # What is here now stays: the collector need not look at it again. Connections leave no cycles behind, and a
         # collection that walks tens of thousands of them stalls everybody.
         gc.collect()
@@ -199,15 +185,17 @@ class Worker(GeventWebSocketWorker):
         if self.wsgi.extensions["socket_server"].feed is None:  # which reads all that is stored
             gevent.spawn(self._catch_up)
         beat = 0.0
+        succeeded = False
         while self.alive:
             if time.monotonic() - beat >= 1.0:
                 self.notify()
                 beat = time.monotonic()
             gevent.sleep(0.1)
-        if reloads() != born:
+            succeeded = succession.begun()
+        if succeeded:
             for server in servers:
                 server.stop_accepting()
-        self._stop(servers, engine, succeeded=reloads() != born)
+        self._stop(servers, engine, succeeded)
 
     def _catch_up(self) -> None:
         """Deliver what another process stores (the worker before a reload, or the one after it), and what was stored though

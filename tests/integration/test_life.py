@@ -371,21 +371,44 @@ def test_a_reload_turns_nobody_away(tmp_path: Path, opens: Opens) -> None:
         assert {requests.get(f"{server.url}/health", timeout=10).status_code for _ in range(40)} == {200}
 
 
+def test_a_new_master_that_was_given_up_takes_nobody_over(tmp_path: Path, opens: Opens) -> None:
+    """SIGUSR2, and the new version is no good: its master is killed. The old one stops as if it had never been there."""
+    with running(tmp_path, DRAIN_SECONDS=3) as server:
+        for _ in range(5):
+            opens(server).sign_in({"token": mint("ada")})
+        (worker,) = children_of(server.process.pid)
+        server.process.send_signal(signal.SIGUSR2)
+        wait_for(lambda: server.log().count(" ready ") == 2, what="the new master's worker")
+        (new_master,) = children_of(server.process.pid) - {worker}
+        successors = children_of(new_master)
+        os.kill(new_master, signal.SIGKILL)
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in successors), what="the end of its worker")
+
+        signalled = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "draining" in server.log(), what="the drain")
+        assert requests.get(f"{server.url}/health", timeout=5).json()["status"] == "draining"
+        assert server.process.wait(10) == 0
+        assert time.monotonic() - signalled >= 2.4  # four fifths of DRAIN_SECONDS: the last of five connections
+
+
+def children_of(pid: int) -> set[int]:
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
 def test_one_worker_stays_one_worker(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         server.process.send_signal(signal.SIGTTIN)
         wait_for(lambda: "staying at one" in server.log(), what="the refusal")
-        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-        assert len(children) == 1
+        assert len(children_of(server.process.pid)) == 1
         assert server.get("/health").status_code == 200
 
 
 def test_no_control_socket_is_created(tmp_path: Path) -> None:
     with running(tmp_path, HOME=tmp_path, XDG_RUNTIME_DIR=tmp_path) as server:
         assert [path for path in tmp_path.rglob("*") if path.is_socket()] == []
-        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
         owned = set()
-        for pid in (str(server.process.pid), *children):
+        for pid in (server.process.pid, *children_of(server.process.pid)):
             for descriptor in Path(f"/proc/{pid}/fd").iterdir():
                 with contextlib.suppress(OSError):
                     owned.add(os.readlink(descriptor).removeprefix("socket:[").removesuffix("]"))
