@@ -26,8 +26,8 @@ _log = log.logger("Server")
 
 # So many reads go to the keeper together, which answers as many of them as it can in a few milliseconds.
 READ_AT_ONCE = 64
-# A keeper that has not answered for so long is taken for stuck (for another program's lock SQLite waits a second).
-TIMEOUT_S = 10.0
+# A keeper that has not answered for so long is taken for stuck. For another program's lock it waits a few seconds.
+TIMEOUT_S = 5.0
 _RESTART_S = 1.0  # no sooner after the last start
 _END_S = 5.0
 

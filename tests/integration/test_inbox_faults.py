@@ -13,6 +13,7 @@ import signal
 import sqlite3
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -556,8 +557,10 @@ def _stop_the_keeper(stage: Stage, path: Path) -> None:
     health: list[requests.Response] = []
     asker = threading.Thread(target=lambda: health.append(ask(scene.server, "GET", "/health")))
     asker.start()
+    stopped = time.monotonic()
     answer = scene.post()
     asker.join()
+    assert time.monotonic() - stopped < 7  # five seconds without an answer, and its end
     assert answer.status_code == health[0].status_code == 503
     assert LOST in answer.json()["message"]
     assert LOST in health[0].json()["checks"]["inbox"]
