@@ -168,7 +168,7 @@ def _open(inbox: Inbox) -> int | None:
 
 def with_development_secret(settings: Settings) -> Settings:
     """Return settings that can verify tokens: in development without a key, by a secret made for this run."""
-    if not settings.development or settings.jwt_secrets or settings.jwt_public_key or settings.jwt_jwks_url:
+    if not settings.development or settings.has_jwt_key:
         return settings
     return replace(settings, jwt_secrets=(secrets.token_urlsafe(48),))
 

@@ -96,6 +96,11 @@ class Settings:
         return self.app_env == "development"
 
     @property
+    def has_jwt_key(self) -> bool:
+        """Whether there is a key to verify tokens with; in development one is made up for the run."""
+        return bool(self.jwt_secrets or self.jwt_public_key or self.jwt_jwks_url)
+
+    @property
     def serves_page(self) -> bool:
         return self.development or self.demo
 

@@ -38,7 +38,7 @@ def gunicorn_settings() -> dict[str, Any]:
     return {
         "bind": [f"{host}:{settings.port}"],
         "worker_class": WORKER,
-        "workers": 1,
+        "workers": settings.workers,
         "worker_connections": settings.max_connections + SPARE_GREENLETS,
         "graceful_timeout": int(settings.drain_s) + 5,
         "timeout": 30,
@@ -50,7 +50,7 @@ def gunicorn_settings() -> dict[str, Any]:
             settings.log_level, settings.log_format, (*settings.jwt_secrets, *settings.api_keys)
         ),
         "on_starting": on_starting(settings),
-        "nworkers_changed": keep_one_worker,
+        "nworkers_changed": keep_workers(settings),
         "on_reload": announce_reload,
         "pre_exec": announce_new_master,
     }
@@ -66,7 +66,7 @@ def on_starting(settings: Settings) -> Callable[[Any], None]:
     """Return gunicorn's hook that runs in the master before anything else: the last chance to refuse."""
 
     def check(arbiter: Any) -> None:
-        problems = problems_with(arbiter.cfg)
+        problems = problems_with(arbiter.cfg, settings)
         if problems:
             stop(str(ConfigError(problems)))
         warning = raise_descriptor_limit(settings.max_connections + SPARE_DESCRIPTORS)
@@ -76,14 +76,13 @@ def on_starting(settings: Settings) -> Callable[[Any], None]:
     return check
 
 
-def problems_with(cfg: Any) -> list[str]:
+def problems_with(cfg: Any, settings: Settings) -> list[str]:
     """Return what is wrong with gunicorn's final settings, command line included, and how to mend it."""
     problems = []
-    if cfg.workers != 1:
-        problems.append(
-            f"gunicorn was told to start {cfg.workers} workers: each would know only its own connections, and broadcasts "
-            "would miss the rest; leave out -w/--workers (and WEB_CONCURRENCY)"
-        )
+    if cfg.workers < 1:
+        problems.append("gunicorn was told to start no worker: leave out -w/--workers, or give 1 or more")
+    if cfg.workers > 1 and (reason := why_alone(settings)):
+        problems.append(f"gunicorn was told to start {cfg.workers} workers (-w/--workers, WEB_CONCURRENCY): {reason}")
     if cfg.worker_class_str != WORKER:
         problems.append(f"gunicorn was told to use the worker {cfg.worker_class_str}: leave out -k/--worker-class")
     if cfg.preload_app:
@@ -91,11 +90,27 @@ def problems_with(cfg: Any) -> list[str]:
     return problems
 
 
-def keep_one_worker(arbiter: Any, new_value: int, old_value: int | None) -> None:
-    """gunicorn's hook for SIGTTIN and SIGTTOU: there is one worker, and stays one."""
-    if old_value is not None and new_value != 1:
-        _log.warning("one worker serves all connections; staying at one")
-        arbiter._num_workers = 1
+def why_alone(settings: Settings) -> str:
+    """Return why these settings are for one worker only, and how to mend it; empty: they are for any number."""
+    if not settings.redis_url:
+        return f"{config.ALONE}; set REDIS_URL, or run one"
+    if not settings.has_jwt_key:
+        return "each would make up a JWT secret of its own, and refuse the others' tokens; set JWT_SECRET, or run one"
+    if sys.platform != "linux" and "polling" in settings.transports:
+        return "they can hand long-polling clients over to each other on Linux only; set TRANSPORTS=websocket, or run one"
+    return ""
+
+
+def keep_workers(settings: Settings) -> Callable[[Any, int, int | None], None]:
+    """Return gunicorn's hook for SIGTTIN and SIGTTOU: where one worker must be alone, it stays alone."""
+    reason = why_alone(settings)
+
+    def check(arbiter: Any, new_value: int, old_value: int | None) -> None:
+        if reason and old_value is not None and new_value != 1:
+            _log.warning("staying at one worker: of several %s", reason)
+            arbiter._num_workers = 1
+
+    return check
 
 
 def raise_descriptor_limit(wanted: int) -> str | None:

@@ -1,5 +1,6 @@
 """How gunicorn is told to serve, and what stops a start."""
 
+import dataclasses
 import os
 import resource
 import subprocess
@@ -13,6 +14,9 @@ from socket_server import serve
 from socket_server.config import Settings
 from tests.servers import ROOT, environment
 
+ALONE = Settings(max_connections=1)
+TOGETHER = Settings(max_connections=1, redis_url="redis://localhost", jwt_secrets=("a-secret",))
+
 PRODUCTION = {"JWT_SECRET": "a-secret-of-enough-bytes-for-every-hash-0123456789", "API_KEYS": "key-1"}
 
 
@@ -25,6 +29,8 @@ def env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
             "HOST",
             "PORT",
             "WEB_CONCURRENCY",
+            "REDIS_URL",
+            "TRANSPORTS",
         ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("ENV_FILE", "")
@@ -54,7 +60,7 @@ def test_one_worker_of_ours_listens_where_the_settings_say(env: pytest.MonkeyPat
 
 
 def problems_of(found: dict[str, Any]) -> list[str]:
-    return serve.problems_with(cfg(workers=found["workers"], worker_class_str=found["worker_class"]))
+    return serve.problems_with(cfg(workers=found["workers"], worker_class_str=found["worker_class"]), ALONE)
 
 
 def test_an_ipv6_address_is_bracketed(env: pytest.MonkeyPatch) -> None:
@@ -89,12 +95,39 @@ def test_bad_settings_end_the_process_with_one_message(env: pytest.MonkeyPatch, 
     ],
 )
 def test_what_the_command_line_must_not_change_is_a_problem(changes: dict[str, Any], named: str) -> None:
-    (text,) = serve.problems_with(cfg(**changes))
+    (text,) = serve.problems_with(cfg(**changes), ALONE)
     assert named in text
 
 
+def test_with_redis_there_are_as_many_workers_as_are_wanted(env: pytest.MonkeyPatch) -> None:
+    env.setenv("REDIS_URL", "redis://localhost:6379")
+    env.setenv("WEB_CONCURRENCY", "4")
+    assert serve.gunicorn_settings()["workers"] == 4
+    assert serve.problems_with(cfg(workers=4), TOGETHER) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "mend"),
+    [
+        (Settings(jwt_secrets=("a-secret",)), "set REDIS_URL"),
+        (Settings(app_env="development", redis_url="redis://localhost"), "set JWT_SECRET"),
+    ],
+)
+def test_several_workers_that_could_not_be_one_server_are_told_why(settings: Settings, mend: str) -> None:
+    (text,) = serve.problems_with(cfg(workers=2), settings)
+    assert "2 workers" in text
+    assert mend in text
+
+
+def test_where_workers_cannot_hand_clients_over_they_need_websockets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    (text,) = serve.problems_with(cfg(workers=2), TOGETHER)
+    assert "TRANSPORTS=websocket" in text
+    assert serve.problems_with(cfg(workers=2), dataclasses.replace(TOGETHER, transports=("websocket",))) == []
+
+
 def test_all_of_the_command_lines_problems_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    check = serve.on_starting(Settings(max_connections=1))
+    check = serve.on_starting(ALONE)
     arbiter = types.SimpleNamespace(cfg=cfg(workers=2, worker_class_str="sync", preload_app=True))
     with pytest.raises(SystemExit) as stopped:
         check(arbiter)
@@ -103,15 +136,22 @@ def test_all_of_the_command_lines_problems_are_told_at_once(capsys: pytest.Captu
 
 
 def test_good_settings_start() -> None:
-    serve.on_starting(Settings(max_connections=1))(types.SimpleNamespace(cfg=cfg()))
+    serve.on_starting(ALONE)(types.SimpleNamespace(cfg=cfg()))
 
 
-def test_there_is_one_worker_and_stays_one() -> None:
+def test_a_signal_does_not_make_more_workers_than_can_be_one_server() -> None:
     arbiter = types.SimpleNamespace(_num_workers=2)
-    serve.keep_one_worker(arbiter, 2, 1)
+    check = serve.keep_workers(ALONE)
+    check(arbiter, 2, 1)
     assert arbiter._num_workers == 1
-    serve.keep_one_worker(arbiter, 1, None)
+    check(arbiter, 1, None)
     assert arbiter._num_workers == 1
+
+
+def test_a_signal_makes_more_workers_where_they_are_one_server() -> None:
+    arbiter = types.SimpleNamespace(_num_workers=2)
+    serve.keep_workers(TOGETHER)(arbiter, 2, 1)
+    assert arbiter._num_workers == 2
 
 
 def limited(soft: int, hard: int, wanted: int) -> tuple[str, int]:
