@@ -96,18 +96,18 @@ class Gate:
         self.on_failed: Callable[[str], object] = _nothing  # for the other nodes: an address
         self.on_counted: Callable[[str, int], object] = _nothing  # an address, and how many connections it has here
         self._failures = RateByName(max_failures_per_minute / 60, max_failures_per_minute)
-        self._transports = tuple(transports)
+        self.transports = tuple(transports)
 
     @property
     def upgrades(self) -> tuple[str, ...]:
         """What a polling session may upgrade to."""
-        return tuple(name for name in self._transports if name == "websocket")
+        return tuple(name for name in self.transports if name == "websocket")
 
     def judge(self, request: Request, environ: Mapping[str, Any], open_sessions: int) -> Refusal | None:
         """Say why a request is refused; None: let it in."""
         if not self.origins.allow(environ):
             return BAD_ORIGIN
-        if request.transport not in self._transports:
+        if request.transport not in self.transports:
             return UNKNOWN_TRANSPORT
         if request.sid is not None:
             return None if request.method in ("GET", "POST") else BAD_REQUEST

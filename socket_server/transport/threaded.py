@@ -64,6 +64,7 @@ class ThreadedEngine(engineio.Server):
             cors_allowed_origins=[],
             ping_interval=ping_interval_s,
             ping_timeout=ping_timeout_s,
+            transports=list(gate.transports),
             max_http_buffer_size=limits.max_message_bytes,
         )
         self.gate = gate

@@ -58,6 +58,7 @@ def blueprint(settings: Settings, minting_secret: str) -> Blueprint:
                 "mode": settings.app_env,
                 "client": source,
                 "canMint": can_mint,
+                "transports": settings.transports,
                 "needsApiKey": not settings.api_open and bool(settings.api_keys or not settings.development),
                 "version": __version__,
             }

@@ -11,6 +11,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -835,6 +836,17 @@ def test_many_packets_at_once_are_handled_in_order(shared_server: RunningServer,
     raw.sock.sendall(b"".join(encode_frame(TEXT, f'42{number}["ping"]'.encode()) for number in range(40)))
     numbers = [int(text[2:-2]) for _ in range(80) if (text := raw.text()).startswith("43")]
     assert numbers == list(range(40))
+
+
+# TRANSPORTS
+
+
+def test_a_transport_that_is_switched_off_is_refused_and_the_page_does_not_try_it(tmp_path: Path, opens: Opens) -> None:
+    with running(tmp_path, TRANSPORTS="websocket", DEMO=1) as server:
+        answer = server.get("/socket.io/?EIO=4&transport=polling")
+        assert (answer.status_code, answer.json()) == (400, {"code": 0, "message": "Transport unknown"})
+        opens(server, "websocket").sign_in({"token": mint("ada")})
+        assert server.get("/demo/config.json").json()["transports"] == ["websocket"]
 
 
 # TLS

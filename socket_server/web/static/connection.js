@@ -7,17 +7,17 @@ import { onLanguageChange, t } from "./language.js";
 const KEPT_NOTIFICATIONS = 50;
 const PING_TIMEOUT_MS = 5000;
 const TONES = 6; // colours of the round user badges, in demo.css
-const TRANSPORTS = { auto: ["polling", "websocket"], websocket: ["websocket"], polling: ["polling"] };
 
 export class Connection {
   /**
    * io: the official client's entry point.
    * userId: may be empty where the token alone says who it is.
+   * transports: those that it may take, in the order in which it tries them.
    * credentials: {token, expiresAt or null}; renew: async () => credentials, or null where only the visitor has tokens.
    * latencyOf(payload): milliseconds since this page sent it, or null.
    * announce(text): says it to screen readers. onChange(): counts may have changed. onRemove(connection).
    */
-  constructor({ io, userId, credentials, renew, transport, latencyOf, announce, onChange, onRemove }) {
+  constructor({ io, userId, credentials, renew, transports, latencyOf, announce, onChange, onRemove }) {
     Object.assign(this, { userId, credentials, renew, latencyOf, announce, onChange, onRemove });
     this.state = "connecting";
     this.entries = [];
@@ -32,7 +32,7 @@ export class Connection {
     this.build();
     this.socket = io({
       multiplex: false, // a connection of its own for every card
-      transports: TRANSPORTS[transport] ?? TRANSPORTS.auto,
+      transports,
       auth: (give) => give(this.userId ? { token: this.credentials.token, userId: this.userId } : { token: this.credentials.token }),
     });
     this.listen();

@@ -62,7 +62,13 @@ function showSettings() {
     byId("token-own").append(field);
   }
   field.hidden = false;
+  for (const option of byId("transport").options) option.disabled = transportsOf(option.value).length === 0;
   showMode();
+}
+
+/** The transports that a choice stands for, as far as the server has them. */
+function transportsOf(choice) {
+  return settings.transports.filter((name) => choice === "auto" || choice === name);
 }
 
 function showMode() {
@@ -129,7 +135,7 @@ async function signIn() {
     userId,
     credentials,
     renew: mints ? () => mint(userId) : null,
-    transport: byId("transport").value,
+    transports: transportsOf(byId("transport").value),
     latencyOf,
     announce,
     onChange: changed,
