@@ -92,6 +92,10 @@ class RunningServer:
     def wait_for_connections(self, count: int, timeout_s: float = 15.0) -> None:
         wait_for(lambda: self.stats()["totalConnections"] == count, timeout_s, f"{count} connections (now {self.stats()})")
 
+    def wait_for_log(self, text: str, count: int, timeout_s: float = 20.0) -> None:
+        """Return once the log has this text so many times."""
+        wait_for(lambda: self.log().count(text) >= count, timeout_s, f"{count} times {text!r} in the log")
+
     def stop(self, sig: int = signal.SIGTERM, timeout_s: float = 30.0) -> int:
         """Send a signal, and return the exit status once the process has ended."""
         if self.process.poll() is None:

@@ -17,9 +17,9 @@ from engineio.packet import Packet as UpstreamPacket
 from gevent.event import Event
 
 from socket_server import log
-from socket_server.transport import frames, packets
+from socket_server.transport import frames, handover, packets
 from socket_server.transport.crew import Crew
-from socket_server.transport.gate import BAD_REQUEST, TOO_LARGE, UNKNOWN_SID, Gate, Refusal, Request
+from socket_server.transport.gate import BAD_REQUEST, PATH, TOO_LARGE, UNKNOWN_SID, Gate, Refusal, Request
 from socket_server.transport.handshake import Handshake
 from socket_server.transport.heartbeat import Heartbeat
 from socket_server.transport.limits import Limits
@@ -315,6 +315,7 @@ class EngineServer(engineio.Server):
         )
         self.gate = gate
         self.limits = limits
+        self.tag = handover.new_tag()  # ends the ids of this worker's sessions
         self.heartbeat = Heartbeat(ping_interval_s, ping_timeout_s)
         self.crew = Crew()
         self.sockets: dict[str, EngineSocket] = {}
@@ -325,7 +326,7 @@ class EngineServer(engineio.Server):
 
     def open(self, handshake: Handshake) -> EngineSocket:
         """Begin a session, still without a transport."""
-        sid = self.generate_id()
+        sid = f"{self.generate_id()}.{self.tag}"
         self.gate.opened(handshake.address)
         socket = self.sockets[sid] = EngineSocket(self, sid, handshake)
         self.heartbeat.add(socket)
@@ -393,6 +394,19 @@ class EngineServer(engineio.Server):
             if wait_s >= 0.01:
                 gevent.sleep(wait_s)
             socket.close(reason="server shutdown", code=frames.SERVICE_RESTART)
+
+    def elsewhere(self, environ: Mapping[str, Any]) -> str | None:
+        """Return the tag of the worker that has the session of this request; None where the answer is to be had here.
+
+        A request that is not let in is none of that worker's business.
+        """
+        if "sid=" not in environ["QUERY_STRING"] or not environ["PATH_INFO"].startswith(PATH):
+            return None
+        request = Request.of(environ)
+        tag = handover.tag_of(request.sid or "")
+        if tag is None or tag == self.tag or self.gate.judge(request, environ, len(self.sockets)) is not None:
+            return None
+        return tag
 
     # WebSockets, from the worker
 

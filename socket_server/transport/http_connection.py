@@ -1,8 +1,10 @@
-"""The HTTP side of a client: one greenlet for each open HTTP connection, until it ends or becomes a WebSocket."""
+"""The HTTP side of a client: one greenlet for each open HTTP connection, until it ends, becomes a WebSocket, or goes on in
+another worker."""
 
 import _socket
 import base64
 import binascii
+import contextlib
 import hashlib
 import math
 import ssl
@@ -11,9 +13,12 @@ from collections.abc import Mapping
 from email.utils import formatdate
 from typing import Any
 
+import gevent
+from gevent import socket
 from geventwebsocket.handler import WebSocketHandler
 
 from socket_server import log
+from socket_server.transport import handover
 from socket_server.transport.gate import BAD_WEBSOCKET, BAD_WEBSOCKET_VERSION, PATH
 from socket_server.transport.http_codec import HttpError, RefusedError, RequestReader, encode_response
 from socket_server.transport.turns import Turn
@@ -86,12 +91,15 @@ class Handler(WebSocketHandler):
         self._status = ""
         self._headers: list[tuple[str, str]] = []
 
-    def handle(self) -> None:
-        """Serve requests until the connection ends, or has become a WebSocket."""
+    def handle(self, handed: handover.Handed | None = None) -> None:
+        """Serve requests until the connection ends, has become a WebSocket, or goes on in another worker.
+
+        handed: the first of them, where the connection has come from another worker.
+        """
         handlers = self.server.handlers
         handlers.add(self)
         try:
-            self._serve_all()
+            self._serve_all(handed)
         except OSError:
             pass  # the client has gone
         finally:
@@ -99,17 +107,20 @@ class Handler(WebSocketHandler):
             self.socket = None
 
     def expire(self) -> None:
-        """End the connection from outside: its greenlet reads the end of the stream."""
-        try:
-            self.socket.shutdown(_socket.SHUT_RDWR)
-        except OSError:
-            pass
+        """End the connection from outside: its greenlets read the end of the stream."""
+        with contextlib.suppress(OSError):
+            self.socket._sock.shutdown(_socket.SHUT_RDWR)  # beneath TLS, if any, which they may be waiting in
 
-    def _serve_all(self) -> None:
+    def _serve_all(self, handed: handover.Handed | None) -> None:
         sock = self.socket
         reader: RequestReader | None = None
         in_head = in_body = False
         turn = Turn()
+        if handed is not None:
+            self.busy = True
+            if not self._answer([handed.environ(self._base_environ())], False, turn):
+                return
+            self.busy = False
         while data := self._receive(turn):
             if reader is None:  # not before there is something to read: who only connects costs little
                 reader = RequestReader(self._base_environ(), self.server.judge)
@@ -122,16 +133,10 @@ class Handler(WebSocketHandler):
                 self._refuse(refused.response)
                 return
             self.busy = True
-            for number, environ in enumerate(environs):
-                if number:
-                    turn.give_way()
-                self.deadline = self.waiting_since = math.inf
-                if not self._serve(environ):
-                    return
+            if not self._answer(environs, reader.partial, turn):
+                return
+            if environs:
                 in_head = in_body = False
-                self.served = True
-                self.waiting_since = time.monotonic()
-                self.deadline = self.waiting_since + IDLE_S
             self.busy = reader.partial
             if reader.in_body and not in_body:
                 in_body = True
@@ -143,6 +148,66 @@ class Handler(WebSocketHandler):
             elif reader.partial and not in_head:
                 in_head = True
                 self.deadline = time.monotonic() + HEAD_S
+
+    def _answer(self, environs: list[dict[str, Any]], partial: bool, turn: Turn) -> bool:
+        """Answer requests in their order; return whether the connection goes on as HTTP, and here.
+
+        partial: one more has begun.
+        """
+        for number, environ in enumerate(environs):
+            if number:
+                turn.give_way()
+            self.deadline = self.waiting_since = math.inf
+            tag = self.server.engine.elsewhere(environ)
+            if tag is not None and self._hand_over(tag, environ, alone=number + 1 == len(environs) and not partial):
+                return False
+            if not self._serve(environ):
+                return False
+            self.served = True
+            self.waiting_since = time.monotonic()
+            self.deadline = self.waiting_since + IDLE_S
+        return True
+
+    def _hand_over(self, tag: str, environ: dict[str, Any], alone: bool) -> bool:
+        """Let another worker go on with this connection, and this request of it; return whether it does.
+
+        Requests that a client has sent right behind (not alone) do not go along: its connection is closed after this one's
+        answer, and it has to send them again (RFC 9112 section 9.3.2).
+        """
+        if not alone:
+            environ["socket_server.keep_alive"] = False
+        handed = handover.Handed.of(self.client_address, environ)
+        sock = self.socket
+        if not isinstance(sock, ssl.SSLSocket):
+            return handover.give(tag, sock, handed)
+        # The TLS layer stays here, and carries the bytes to and fro.
+        near, far = socket.socketpair()
+        with near:
+            with far:
+                taken = handover.give(tag, far, handed)
+            if taken:
+                self._carry(near)
+        return taken
+
+    def _carry(self, near: Any) -> None:
+        """Carry bytes between a TLS client and the worker that goes on with it, until one of them has ended."""
+        outwards = gevent.spawn(self._carry_outwards, near)
+        try:
+            with contextlib.suppress(OSError):
+                while data := self.socket.recv(_RECV_BYTES):
+                    near.sendall(data)
+            near.shutdown(_socket.SHUT_WR)
+            outwards.join(LINGER_S)
+        finally:
+            outwards.kill()
+
+    def _carry_outwards(self, near: Any) -> None:
+        with contextlib.suppress(OSError):
+            while data := near.recv(_RECV_BYTES):
+                self.deadline = time.monotonic() + IDLE_S  # a client that takes nothing for so long is gone
+                self.socket.sendall(data)
+                self.deadline = math.inf
+        self.deadline = time.monotonic() + LINGER_S  # for the client to end too
 
     def _receive(self, turn: Turn) -> bytes:
         """Return the next bytes; b"" at the end. Who sends without a pause gives way after its turn; who has waited for its

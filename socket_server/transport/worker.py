@@ -8,6 +8,7 @@ opens sockets of its own (requests, the upstream servers).
 import errno
 import gc
 import math
+import sys
 import time
 from datetime import timedelta
 from email.utils import formatdate
@@ -25,6 +26,7 @@ from gunicorn.workers.ggevent import VERSION, GeventResponse
 
 from socket_server import log
 from socket_server.errors import ConfigError, SocketServerError
+from socket_server.transport import handover
 from socket_server.transport.crew import Places
 from socket_server.transport.gate import PATH
 from socket_server.transport.http_codec import HttpError, encode_response
@@ -73,6 +75,7 @@ class Server(WSGIServer):
         self.engine = app.extensions["socketio"].server.eio
         self.access = access
         self.handlers: set[Handler] = set()
+        self._pool = pool
         self._places = pool.size or 0
         self._short_until = 0.0  # of file descriptors
         self._judge_head = services.judge_head
@@ -99,6 +102,14 @@ class Server(WSGIServer):
             self.handle(wrapped, address)
         finally:
             wrapped.close()
+
+    def take(self, sock: Any, handed: handover.Handed) -> None:
+        """Serve a connection that another worker has accepted."""
+        self._pool.spawn(self._go_on, sock, handed)
+
+    def _go_on(self, sock: Any, handed: handover.Handed) -> None:
+        with sock:
+            Handler(sock, handed.address, self).handle(handed)
 
     def do_read(self) -> Any:
         """Accept a connection; where the process has no file descriptor left, wait a little and say so once a while."""
@@ -182,6 +193,7 @@ class Worker(GeventWebSocketWorker):
         gevent.config.track_greenlet_tree = False  # or each new greenlet would note who started it, and from which lines
         engine = self.wsgi.extensions["socketio"].server.eio
         servers = [self._start(listener) for listener in self.sockets]
+        self._open_door(engine, servers[0])
         if self.wsgi.extensions["socket_server"].feed is None:  # which reads all that is stored
             gevent.spawn(self._catch_up)
         beat = 0.0
@@ -224,6 +236,16 @@ class Worker(GeventWebSocketWorker):
         )
         server.start()
         return server
+
+    def _open_door(self, engine: Any, server: Server) -> None:
+        """Take connections whose sessions are here from the other workers: those on the same port, and after a reload the
+        new ones."""
+        if sys.platform != "linux":
+            return  # serve.py sees to it that there are no others
+        try:
+            handover.Taker(engine.tag, server, engine.limits.max_message_bytes).start()
+        except OSError as error:
+            _log.error("other workers cannot hand over the requests of this one's sessions (%s)", error)
 
     def _stop(self, servers: list[Server], engine: Any, succeeded: bool) -> None:
         """Let nobody new in, close transports evenly over DRAIN_SECONDS, and let requests in flight finish.

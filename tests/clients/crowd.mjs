@@ -1,10 +1,11 @@
-// Many official clients in one process: node crowd.mjs URL, then {user id: token} as one line on the standard input.
-// Prints what happens to them all together, as lines of JSON.
+// Many official clients in one process: node crowd.mjs URL [TRANSPORT], then {user id: token} as one line on the standard
+// input. With a transport they take that one only. Prints what happens to them all together, as lines of JSON.
 
 import { createInterface } from "node:readline";
 import { io } from "socket.io-client";
 
-const url = process.argv[2];
+const [url, transport] = process.argv.slice(2);
+const options = transport ? { transports: [transport] } : {};
 const tell = (event, value) => console.log(JSON.stringify({ event, value }));
 
 createInterface({ input: process.stdin }).once("line", (line) => {
@@ -16,7 +17,7 @@ createInterface({ input: process.stdin }).once("line", (line) => {
 
   for (const [userId, token] of tokens) {
     received[userId] = 0;
-    const socket = io(url, { forceNew: true, auth: { token, userId } });
+    const socket = io(url, { ...options, forceNew: true, auth: { token, userId } });
     socket.io.on("open", () => {
       socket.io.engine.on("upgrade", () => {
         upgraded.add(userId);

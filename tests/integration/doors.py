@@ -16,7 +16,9 @@ def receives(server: RunningServer, opens: Opens) -> None:
     assert upgraded.receive() == "3probe"
     upgraded.send("5")
     upgraded.pong()
-    assert server.stats() == {"connectedUsers": 1, "totalConnections": 3, "averageConnectionsPerUser": 3}
+    stats = server.stats()
+    stats.pop("nodes", None)
+    assert stats == {"connectedUsers": 1, "totalConnections": 3, "averageConnectionsPerUser": 3}
     answer = server.broadcast(["ada"], {"title": "שלום"}).json()
     assert (answer["deliveredTo"], answer["totalSockets"]) == (1, 3)
     for client in (websocket, polling, upgraded):
