@@ -12,6 +12,7 @@ from gunicorn.app.base import BaseApplication
 from socket_server import config, log
 from socket_server.config import Settings
 from socket_server.errors import ConfigError
+from socket_server.transport import shares
 from socket_server.transport.succession import announce_new_master, announce_reload
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def gunicorn_settings() -> dict[str, Any]:
         "nworkers_changed": keep_workers(settings),
         "on_reload": announce_reload,
         "pre_exec": announce_new_master,
+        "child_exit": shares.forget,
     }
 
 

@@ -31,6 +31,7 @@ from socket_server.transport.crew import Places
 from socket_server.transport.gate import PATH
 from socket_server.transport.http_codec import HttpError, encode_response
 from socket_server.transport.http_connection import HEAD_S, Handler
+from socket_server.transport.shares import Share
 from socket_server.transport.succession import Succession
 
 _log = log.logger("Server")
@@ -60,8 +61,10 @@ _PHRASES = {"413": "Request Entity Too Large"}  # as Flask's own errors are name
 class Server(WSGIServer):
     """The HTTP server of one listening socket."""
 
-    def __init__(self, listener: Any, *, app: Any, pool: Pool, environ: dict[str, Any], tls: Any, access: Any) -> None:
-        """access: gunicorn's logger, where it writes an access log; None otherwise."""
+    def __init__(
+        self, listener: Any, *, app: Any, pool: Pool, environ: dict[str, Any], tls: Any, access: Any, share: Share | None
+    ) -> None:
+        """access: gunicorn's logger, where it writes an access log; None otherwise. share: None where one worker is all."""
         super().__init__(
             listener,
             application=app,
@@ -77,6 +80,10 @@ class Server(WSGIServer):
         self.handlers: set[Handler] = set()
         self._pool = pool
         self._places = pool.size or 0
+        self._share = share
+        self._pausing = False  # it accepts nothing for a while
+        self._gave_way = False  # others have had their time for what waits
+        self._succeeded = False
         self._short_until = 0.0  # of file descriptors
         self._judge_head = services.judge_head
 
@@ -111,8 +118,25 @@ class Server(WSGIServer):
         with sock:
             Handler(sock, handed.address, self).handle(handed)
 
+    def start_accepting(self) -> None:
+        if self.started and not self._succeeded and not self._pausing:
+            super().start_accepting()
+
+    def leave_accepting(self) -> None:
+        """Leave all new connections to the worker that has come in this one's place."""
+        self._succeeded = True
+        self.stop_accepting()
+
     def do_read(self) -> Any:
-        """Accept a connection; where the process has no file descriptor left, wait a little and say so once a while."""
+        """Accept a connection, unless it is for others to do so.
+
+        Where the process has no file descriptor left, wait a little and say so once a while.
+        """
+        if self._share is not None:
+            wait_s = self._share.wait_s(len(self.engine.sockets) + len(self.handlers), self._gave_way)
+            if wait_s:
+                self._pause(wait_s)
+                return None
         try:
             return super().do_read()
         except OSError as error:
@@ -121,9 +145,22 @@ class Server(WSGIServer):
             if time.monotonic() > self._short_until:
                 self._short_until = time.monotonic() + 10
                 _log.error("out of file descriptors: new connections wait; raise the limit or lower MAX_CONNECTIONS")
-            self.stop_accepting()
-            gevent.spawn_later(0.2, self.start_accepting)
+            self._pause(0.2)
             return None
+
+    def _pause(self, seconds: float) -> None:
+        """Accept nothing for so long, and then what is left."""
+        self._pausing = True
+        self.stop_accepting()
+        gevent.spawn_later(seconds, self._accept_what_is_left)
+
+    def _accept_what_is_left(self) -> None:
+        self._pausing = False
+        if self.started and not self._succeeded:
+            self._gave_way = True
+            self._do_read()  # type: ignore[attr-defined]  # upstream's own, which the type stubs leave out
+            self._gave_way = False
+            self.start_accepting()
 
     def judge(self, environ: dict[str, Any]) -> tuple[int, bytes | None]:
         """Judge a request by its head: how large its body may be, or the response that refuses it."""
@@ -185,6 +222,7 @@ class Worker(GeventWebSocketWorker):
 
     def run(self) -> None:
         succession = Succession()
+        self._share = Share(self.age)
         # What is here now stays: the collector need not look at it again. Connections leave no cycles behind, and a
         # collection that walks tens of thousands of them stalls everybody.
         gc.collect()
@@ -206,7 +244,8 @@ class Worker(GeventWebSocketWorker):
             succeeded = succession.begun()
         if succeeded:
             for server in servers:
-                server.stop_accepting()
+                server.leave_accepting()
+        self._share.end()
         self._stop(servers, engine, succeeded)
 
     def _catch_up(self) -> None:
@@ -223,9 +262,16 @@ class Worker(GeventWebSocketWorker):
 
     def _start(self, listener: Any) -> Server:
         listener.setblocking(1)
+        # Where there may be more workers than one, SIGTTIN may make them so at any time.
+        several = bool(self.wsgi.extensions["socket_server"].settings.redis_url)
         environ = base_environ(self.cfg)
         # SERVER_NAME is set here, or gevent would look up the host's name in the DNS while it starts.
-        environ |= {"wsgi.multithread": True, "SERVER_SOFTWARE": VERSION, "SERVER_NAME": "localhost"}
+        environ |= {
+            "wsgi.multiprocess": several,  # gevent then accepts one connection at a time
+            "wsgi.multithread": True,
+            "SERVER_SOFTWARE": VERSION,
+            "SERVER_NAME": "localhost",
+        }
         server = Server(
             listener,
             app=self.wsgi,
@@ -233,6 +279,7 @@ class Worker(GeventWebSocketWorker):
             environ=environ,
             tls=ssl_context(self.cfg) if self.cfg.is_ssl else None,
             access=self.log if self.cfg.accesslog else None,
+            share=self._share if several else None,
         )
         server.start()
         return server

@@ -160,6 +160,12 @@ def test_who_sends_one_request_behind_another_is_told_to_send_it_again(
                 assert (b"Connection: close" in answers) == (answers.count(b"HTTP/1.1 200 ") == 1), answers
 
 
+def test_connections_spread_over_the_workers(shared: RunningServer, opens: Opens) -> None:
+    counts = Counter(tag_of(opens(shared, "websocket").handshake["sid"]) for _ in range(150))
+    assert len(counts) == COUNT
+    assert max(counts.values()) < 0.7 * 150, counts
+
+
 # Sessions that are nowhere
 
 
@@ -270,6 +276,19 @@ def test_after_a_reload_the_old_workers_sessions_are_served_to_their_end(tmp_pat
         for thread in waiting:
             thread.join(20)
         assert ends == [(200, "1")] * len(clients)
+
+
+def test_how_many_there_are_is_told_by_the_command_line_and_then_by_signals(tmp_path: Path, tool: Tool) -> None:
+    with several_workers(tmp_path, tool, 2, DRAIN_SECONDS=1, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--workers=2") as server:
+        assert len(workers(server)) == 2
+        server.process.send_signal(signal.SIGTTIN)
+        server.wait_for_log(" ready ", 3)
+        assert len(workers(server)) == 3
+        server.process.send_signal(signal.SIGTTOU)
+        server.wait_for_log(" draining:", 1)
+        answers = [requests.get(server.url + "/health", timeout=10).json()["status"] for _ in range(10)]
+        assert "draining" not in answers, "the one that goes leaves new connections to those that stay"
+        wait_for(lambda: len(workers(server)) == 2, what="one worker less")
 
 
 # TLS in the process
