@@ -10,7 +10,7 @@ let awaited; // the notification that all of them are to receive
 const tell = (event, values) => console.log(JSON.stringify({ event, ...values }));
 const all = (condition) => [...connections.values()].every(condition);
 
-function open(url, { name, options }) {
+function open({ name, url, options }) {
   const own = { received: [], numbers: new Set(), events: [], authenticated: false };
   connections.set(name, own);
   const note = (...what) => own.events.push([Date.now(), ...what]);
@@ -38,8 +38,8 @@ function open(url, { name, options }) {
 }
 
 const commands = {
-  open({ url, clients }) {
-    for (const client of clients) open(url, client);
+  open({ clients }) {
+    for (const client of clients) open(client);
   },
 
   /** Say when every connection has received this notification. */

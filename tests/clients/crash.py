@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import requests
 
@@ -51,18 +51,19 @@ class Post:
     users: tuple[str, ...]
     key: str | None
     offset: int | None = None  # None: it was not answered 200
+    reach: tuple[int, int] = (0, 0)  # users and connections, as answered
     attempts: int = 0
     ended: float = 0.0
 
 
 class Publisher(threading.Thread):
-    """A back end with one kept connection, one post after the other.
+    """A back end with one kept connection, one post after the other. Where that breaks it goes on to the next port.
 
     Half of its posts carry an Idempotency-Key, and are repeated until they are answered 200. The others are never repeated:
     where the answer is an error, or is lost, nobody knows whether they were accepted.
     """
 
-    def __init__(self, port: int, users: Sequence[str], numbers: Iterator[int], seed: str) -> None:
+    def __init__(self, ports: Sequence[int], users: Sequence[str], numbers: Iterator[int], seed: str) -> None:
         super().__init__(daemon=True)
         self.posts: list[Post] = []
         self.failure: BaseException | None = None
@@ -71,7 +72,11 @@ class Publisher(threading.Thread):
         self._random = random.Random(seed)
         self._seed = seed
         self._ending = threading.Event()
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        self._ports = itertools.cycle(ports)
+        self._connection = self._connect()
+
+    def _connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", next(self._ports), timeout=10)
 
     def run(self) -> None:
         try:
@@ -114,9 +119,12 @@ class Publisher(threading.Thread):
             answer = response.read()
         except (OSError, http.client.HTTPException):
             self._connection.close()
+            self._connection = self._connect()
             return None
         if response.status == 200:
-            return int(json.loads(answer)["id"])
+            report = json.loads(answer)
+            post.reach = report["deliveredTo"], report["totalSockets"]
+            return int(report["id"])
         # 409: the first attempt, whose connection is gone, is still under way.
         if response.status == 503 or (response.status == 409 and post.attempts > 1):
             return None
@@ -129,11 +137,34 @@ class Publisher(threading.Thread):
             raise self.failure
 
 
-class Target:
+class Target(Protocol):
+    """What is tried: one server, or several that act as one."""
+
+    @property
+    def ports(self) -> Sequence[int]:
+        """Where back ends post to, each at another one as far as they go."""
+
+    @property
+    def entrances(self) -> Sequence[int]:
+        """Where clients connect to; the connections of one user take them in turn."""
+
+    def stats(self) -> list[tuple[int, int]]:
+        """Return how many users and connections there are, as each server says."""
+
+    def kept(self, user: str) -> set[int]:
+        """Return the numbers of the newest notifications that the inbox has for a user."""
+
+    def log(self) -> str:
+        """Return what all servers have logged."""
+
+
+class OneServer:
     """The server: gunicorn, its worker, and the keeper of its inbox; and all that can befall them."""
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         self.port = free_port()
+        self.ports = [self.port]
+        self.entrances = [self.port]
         self._log_file = directory / f"server-{self.port}.log"
         inbox = f"sqlite:///{directory}/inbox-{self.port}.db"
         common = {"HOST": "127.0.0.1", "DRAIN_SECONDS": 0, "INBOX_URL": inbox, **PRODUCTION, **HEARTBEAT}
@@ -210,18 +241,11 @@ class Target:
     def _keepers(self) -> set[int]:
         return {pid for pid, _, command in _group(self._server.process.pid) if KEEPER in command}
 
+    def stats(self) -> list[tuple[int, int]]:
+        return [online(self._server)]
+
     def kept(self, user: str) -> set[int]:
-        """Return the numbers of the newest notifications that the inbox has for a user."""
-        numbers: set[int] = set()
-        after = "0"
-        while True:
-            answer = self._server.get(
-                f"/users/{user}/notifications?limit=1000&after={after}", headers={"Authorization": f"Bearer {API_KEY}"}
-            ).json()
-            if not answer["notifications"]:
-                return numbers
-            numbers |= {each["notification"]["data"]["n"] for each in answer["notifications"]}
-            after = answer["notifications"][-1]["id"]
+        return kept(self._server, user)
 
     def log(self) -> str:
         return self._server.log()
@@ -231,6 +255,26 @@ class Target:
             os.killpg(self._server.process.pid, signal.SIGKILL)
         self._server.process.wait()
         self._server.session.close()
+
+
+def online(server: RunningServer) -> tuple[int, int]:
+    """Return how many users and connections there are, as this server says."""
+    stats = server.stats()
+    return stats["connectedUsers"], stats["totalConnections"]
+
+
+def kept(server: RunningServer, user: str) -> set[int]:
+    """Return the numbers of the newest notifications that this server's inbox has for a user."""
+    numbers: set[int] = set()
+    after = "0"
+    while True:
+        answer = server.get(
+            f"/users/{user}/notifications?limit=1000&after={after}", headers={"Authorization": f"Bearer {API_KEY}"}
+        ).json()
+        if not answer["notifications"]:
+            return numbers
+        numbers |= {each["notification"]["data"]["n"] for each in answer["notifications"]}
+        after = answer["notifications"][-1]["id"]
 
 
 def _group(leader: int) -> Iterator[tuple[int, int, str]]:
@@ -282,6 +326,8 @@ class Counts:
     lost: int = 0
     doubled: int = 0
     disordered: int = 0
+    divergent: int = 0  # users whose connections saw another order, or not the same
+    miscounted: int = 0  # what /stats, or the answer of a broadcast to everybody, says of those connected
     strange: int = 0  # for somebody else, or under another offset than was answered
     unrecovered: int = 0  # reconnections that were told, or took it, that something is missing
     faults: list[str] = field(default_factory=list)  # the first of them in words
@@ -293,45 +339,62 @@ class Counts:
 
     @property
     def sound(self) -> bool:
-        return not (self.lost or self.doubled or self.disordered or self.strange or self.unrecovered)
+        return not self.faults
 
     def __str__(self) -> str:
         ways = " ".join(f"{way}:{count}" for way, count in sorted(self.hits.items()))
         return (
             f"kills={self.hits.total()} ({ways}) posts={self.posts} answered={self.answered} repeated={self.repeated} "
             f"deliveries={self.deliveries} reconnections={self.reconnections} timeouts={self.timeouts} lost={self.lost} "
-            f"doubled={self.doubled} disordered={self.disordered} strange={self.strange} unrecovered={self.unrecovered}"
+            f"doubled={self.doubled} disordered={self.disordered} divergent={self.divergent} miscounted={self.miscounted} "
+            f"strange={self.strange} unrecovered={self.unrecovered}"
         )
 
 
 class Trial:
-    """Clients, publishers and a server: hit it, then finish() and count."""
+    """Clients, publishers and what they are for: hit it, then finish() and count."""
 
     def __init__(
-        self, node: str, target: Target, network: TornNetwork | None, seed: int, transports: Sequence[str]
+        self,
+        node: str,
+        target: Target,
+        ways: Mapping[str, Callable[[], object]],
+        seed: int,
+        transports: Sequence[str],
+        users: int = USERS,
+        publishers: int = PUBLISHERS,
     ) -> None:
-        """network: what the clients connect through; None: straight to the server."""
+        """ways: what can befall it, by name."""
         self.target = target
-        self._network = network
+        self._ways = ways
         self._random = random.Random(f"{seed}-moments")
         self._counts = Counts()
         self._moments: list[tuple[float, str]] = []
-        self._users = [f"user-{number}" for number in range(USERS)]
+        self._users = [f"user-{number}" for number in range(users)]
         numbers = itertools.count(1)
-        self._publishers = [
-            Publisher(target.port, self._users, numbers, f"{seed}-{number}") for number in range(PUBLISHERS + 1)
-        ]
-        self._last = self._publishers.pop()  # it posts but once, when the others have ended
+
+        def publisher(number: int) -> Publisher:
+            first = number % len(target.ports)
+            return Publisher([*target.ports[first:], *target.ports[:first]], self._users, numbers, f"{seed}-{number}")
+
+        self._publishers = [publisher(number) for number in range(publishers)]
+        # They post but once, when the others have ended.
+        self._last = [publisher(publishers + number) for number in range(len(target.ports))]
         self._clients = Script(node, "away.mjs")
         kinds = itertools.cycle(transports)
         self._transports = {
             f"{user}/{number}": next(kinds) for user in self._users for number in range(CONNECTIONS_PER_USER)
         }
+        entrances = itertools.cycle(target.entrances)
         clients = [
-            {"name": name, "options": {**TRANSPORTS[kind], "auth": {"token": mint(_user(name), lifetime_s=86_400)}}}
+            {
+                "name": name,
+                "url": f"http://127.0.0.1:{next(entrances)}",
+                "options": {**TRANSPORTS[kind], "auth": {"token": mint(_user(name), lifetime_s=86_400)}},
+            }
             for name, kind in self._transports.items()
         ]
-        self._clients.write({"command": "open", "url": f"http://127.0.0.1:{(network or target).port}", "clients": clients})
+        self._clients.write({"command": "open", "clients": clients})
 
     def begin(self) -> None:
         """Let the publishers begin, once every client is there: whoever comes later starts later."""
@@ -339,16 +402,12 @@ class Trial:
         for publisher in self._publishers:
             publisher.start()
 
-    def cut(self) -> None:
-        assert self._network is not None, "there is nothing between clients and server to cut"
-        self._network.cut()
-
     def hit(self, *ways: str, within_s: float = 1.2) -> str:
         """Let one of these things happen at a random moment; return which."""
         way = self._random.choice(ways)
         time.sleep(self._random.uniform(0.1, within_s))
         self._moments.append((time.time(), way))
-        WAYS[way](self)
+        self._ways[way]()
         self._counts.hits[way] += 1
         return way
 
@@ -356,8 +415,12 @@ class Trial:
         """Stop publishing, wait until every client has the last notification, and count."""
         for publisher in self._publishers:
             publisher.stop()
-        with contextlib.closing(self._last):
-            last = self._last.publish(self._users, keyed=True)
+        self._count_online()
+        for publisher in self._last:
+            with contextlib.closing(publisher):
+                last = publisher.publish(self._users, keyed=True)
+            if last.reach != self._online:
+                self._counts.fault("miscounted", f"{last} should have reached {self._online}")
         self._clients.write({"command": "expect", "number": last.number})
         with contextlib.suppress(AssertionError):  # what did not come is counted
             self._clients.line(PATIENCE_S, event="all have")
@@ -370,9 +433,21 @@ class Trial:
     def stop(self) -> None:
         self._clients.stop()
 
+    @property
+    def _online(self) -> tuple[int, int]:
+        return len(self._users), len(self._transports)
+
+    def _count_online(self) -> None:
+        """Everybody comes back, and is counted once, by every server."""
+        expected = [self._online] * len(self.target.ports)
+        try:
+            wait_for(lambda: self.target.stats() == expected, what="the right counts")
+        except AssertionError:
+            self._counts.fault("miscounted", f"{self.target.stats()} in place of {expected}")
+
     def _count(self, journals: Mapping[str, Mapping[str, Any]]) -> None:
         counts = self._counts
-        publishers = [*self._publishers, self._last]
+        publishers = [*self._publishers, *self._last]
         posts = {post.number: post for publisher in publishers for post in publisher.posts}
         counts.posts = len(posts)
         counts.answered = sum(post.offset is not None for post in posts.values())
@@ -393,6 +468,10 @@ class Trial:
 
         for name, journal in journals.items():
             self._count_connection(name, journal, posts, due[_user(name)])
+        for user in self._users:
+            first, *others = (journals[name]["received"] for name in journals if _user(name) == user)
+            if any(other != first for other in others):
+                counts.fault("divergent", f"the connections of {user} received {[len(each) for each in (first, *others)]}")
 
     def _count_connection(self, name: str, journal: Mapping[str, Any], posts: Mapping[int, Post], due: set[int]) -> None:
         counts = self._counts
@@ -439,15 +518,7 @@ class Trial:
         return words
 
 
-# What can happen, by name.
-WAYS: dict[str, Callable[[Trial], None]] = {
-    "server": lambda trial: trial.target.kill(),
-    "worker": lambda trial: trial.target.kill_worker(),
-    "keeper": lambda trial: trial.target.kill_keeper(),
-    "restart": lambda trial: trial.target.restart(),
-    "reload": lambda trial: trial.target.reload(),
-    "cut": lambda trial: trial.cut(),
-}
+WAYS = ("server", "worker", "keeper", "restart", "reload", "cut")
 
 
 def _user(name: str) -> str:
@@ -463,12 +534,21 @@ def trial(
     transports: of the clients in turn; all where it is empty. network: there is one between clients and server, to be cut.
     """
     with contextlib.ExitStack() as stack:
-        target = Target(directory, **settings)
+        target = OneServer(directory, **settings)
         stack.callback(target.end)
-        between = TornNetwork(node, target.port) if network else None
-        if between is not None:
+        ways: dict[str, Callable[[], object]] = {
+            "server": target.kill,
+            "worker": target.kill_worker,
+            "keeper": target.kill_keeper,
+            "restart": target.restart,
+            "reload": target.reload,
+        }
+        if network:
+            between = TornNetwork(node, target.port)
             stack.callback(between.stop)
-        started = Trial(node, target, between, seed, transports or tuple(TRANSPORTS))
+            target.entrances = [between.port]
+            ways["cut"] = between.cut
+        started = Trial(node, target, ways, seed, transports or tuple(TRANSPORTS))
         stack.callback(started.stop)
         started.begin()
         yield started
