@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.redis_servers import RunningRedis
 from tests.servers import ROOT, RunningServer, running
 
 
@@ -45,6 +46,23 @@ def node(tool: Callable[[str], str]) -> str:
     if not (ROOT / "tests/clients/node_modules/socket.io-client").is_dir():
         unavailable("the official client is not installed: run make setup")
     return path
+
+
+@pytest.fixture(scope="module")
+def run_redis(
+    tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., RunningRedis]]:
+    """Start redis-servers that end with the module."""
+    running: list[RunningRedis] = []
+
+    def run(*options: str, password: str = "") -> RunningRedis:
+        running.append(RunningRedis(tool("redis-server"), tmp_path_factory.mktemp("redis"), *options, password=password))
+        return running[-1]
+
+    yield run
+    for each in running:
+        each.client.close()
+        each.kill()
 
 
 def unavailable(reason: str) -> None:

@@ -169,7 +169,7 @@ class OneServer:
         inbox = f"sqlite:///{directory}/inbox-{self.port}.db"
         common = {"HOST": "127.0.0.1", "DRAIN_SECONDS": 0, "INBOX_URL": inbox, **PRODUCTION, **HEARTBEAT}
         self._settings: dict[str, Any] = common | settings
-        self._server = self._start()
+        self.server = self._start()
 
     def _start(self) -> RunningServer:
         command = [str(BIN / "gunicorn"), "wsgi:app"]
@@ -177,8 +177,16 @@ class OneServer:
 
     def kill(self) -> None:
         """kill -9 of all its processes at once, and a new start."""
-        os.killpg(self._server.process.pid, signal.SIGKILL)
-        self._start_again()
+        self.die()
+        self.start_again()
+
+    def die(self) -> None:
+        """kill -9 of all its processes at once."""
+        self.signal(signal.SIGKILL)
+
+    def signal(self, sig: int) -> None:
+        """Send a signal to all its processes at once."""
+        os.killpg(self.server.process.pid, sig)
 
     def kill_worker(self) -> None:
         """kill -9 of the worker; the master starts another."""
@@ -196,22 +204,23 @@ class OneServer:
 
     def restart(self) -> None:
         """SIGTERM, and a new start once it has ended."""
-        status = self._server.stop()
+        status = self.server.stop()
         assert status == 0, f"the server ended with status {status}"
-        self._start_again()
+        self.start_again()
 
     def reload(self) -> None:
         """SIGHUP: another worker takes over."""
         before = self._workers()
-        os.kill(self._server.process.pid, signal.SIGHUP)
+        os.kill(self.server.process.pid, signal.SIGHUP)
         self._wait_for_others(self._workers, before, "the end of the worker before")
 
-    def _start_again(self) -> None:
-        self._server.process.wait()
-        self._server.session.close()
+    def start_again(self) -> None:
+        """Start it on the same port, once all its processes have ended."""
+        self.server.process.wait()
+        self.server.session.close()
         # The master's children hold the port until they have ended too.
         wait_for(self._port_is_free, what="the end of all processes")
-        self._server = self._start()
+        self.server = self._start()
 
     def _port_is_free(self) -> bool:
         with socket.socket() as probe:
@@ -228,39 +237,39 @@ class OneServer:
             if not now or now & before:
                 return False
             try:
-                return self._server.get("/health/live").ok
+                return self.server.get("/health/live").ok
             except requests.ConnectionError:
                 return False
 
         wait_for(others, what=what)
 
     def _workers(self) -> set[int]:
-        master = self._server.process.pid
+        master = self.server.process.pid
         return {pid for pid, parent, _ in _group(master) if parent == master}
 
     def _keepers(self) -> set[int]:
-        return {pid for pid, _, command in _group(self._server.process.pid) if KEEPER in command}
+        return {pid for pid, _, command in _group(self.server.process.pid) if KEEPER in command}
 
     def stats(self) -> list[tuple[int, int]]:
-        return [online(self._server)]
+        return [online(self.server)]
 
     def kept(self, user: str) -> set[int]:
-        return kept(self._server, user)
+        return kept(self.server, user)
 
     def log(self) -> str:
-        return self._server.log()
+        return self.server.log()
 
     def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._server.process.pid, signal.SIGKILL)
-        self._server.process.wait()
-        self._server.session.close()
+            self.die()
+        self.server.process.wait()
+        self.server.session.close()
 
 
 def online(server: RunningServer) -> tuple[int, int]:
     """Return how many users and connections there are, as this server says."""
     stats = server.stats()
-    return stats["connectedUsers"], stats["totalConnections"]
+    return stats.get("connectedUsers", -1), stats.get("totalConnections", -1)  # a node that cannot ask the others: 503
 
 
 def kept(server: RunningServer, user: str) -> set[int]:

@@ -1,20 +1,18 @@
 """The stores of the contract, and a real Redis for one of them."""
 
 import contextlib
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from socket_server.inbox.embedded import EmbeddedInbox
 from socket_server.inbox.inbox import MICROSECONDS, Clock, Inbox, Retention
 from socket_server.inbox.memory import MemoryInbox
 from socket_server.inbox.redis import RedisInbox
 from socket_server.inbox.sqlite import SqliteInbox
-from tests.servers import free_port, wait_for
+from tests.redis_servers import RunningRedis
 
 KINDS = ("memory", "sqlite", "embedded", "redis")
 CLOCKED = ("memory", "sqlite", "redis")  # a keeper process has its own clock
@@ -35,61 +33,6 @@ class FakeClock:
 
     def step(self, seconds: float) -> None:
         self.now += round(seconds * MICROSECONDS)
-
-
-class RunningRedis:
-    """A redis-server of this test run, or a Sentinel. options: its configuration file, if any, comes first."""
-
-    def __init__(self, program: str, directory: Path, *options: str, password: str = "") -> None:
-        self.port = free_port()
-        self._log = directory / f"redis-{self.port}.log"
-        self._command = [program, *options, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory)]
-        if "--sentinel" not in options:
-            self._command += ["--save", "", "--appendonly", "no"]
-        if password:
-            self._command += ["--requirepass", password]
-        self.url = f"redis://{f':{password}@' if password else ''}127.0.0.1:{self.port}/0"
-        self.client = redis.Redis.from_url(self.url)
-        self.process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    def start(self) -> None:
-        """Start it (again), and return once it answers."""
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        wait_for(self._answers, what="an answer of Redis")
-
-    def kill(self) -> None:
-        """End it at once."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def _answers(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, self._log.read_text()
-        try:
-            return bool(self.client.ping())
-        except redis.ConnectionError:
-            return False
-
-
-@pytest.fixture(scope="module")
-def run_redis(
-    tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., RunningRedis]]:
-    """Start redis-servers that end with the module."""
-    running: list[RunningRedis] = []
-
-    def run(*options: str, password: str = "") -> RunningRedis:
-        running.append(RunningRedis(tool("redis-server"), tmp_path_factory.mktemp("redis"), *options, password=password))
-        return running[-1]
-
-    yield run
-    for each in running:
-        each.client.close()
-        each.kill()
 
 
 @pytest.fixture(scope="module")

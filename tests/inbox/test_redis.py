@@ -15,7 +15,8 @@ from socket_server.errors import ConfigError
 from socket_server.inbox import redis as store
 from socket_server.inbox.inbox import MICROSECONDS, Claim, Entry, InboxUnavailable, Record, Repeat, Retention
 from socket_server.inbox.redis import LOG, PREFIX, RedisInbox, record
-from tests.inbox.conftest import RETENTION, FakeClock, RunningRedis
+from tests.inbox.conftest import RETENTION, FakeClock
+from tests.redis_servers import RunningRedis
 from tests.servers import free_port, wait_for
 
 PASSWORD = "hunter2-and-more"
