@@ -65,6 +65,19 @@ def run_redis(
         each.kill()
 
 
+@pytest.fixture(scope="module")
+def shared_redis(run_redis: Callable[..., RunningRedis]) -> RunningRedis:
+    """A Redis for all tests of a module that leave it running."""
+    return run_redis()
+
+
+@pytest.fixture
+def redis_server(shared_redis: RunningRedis) -> RunningRedis:
+    """An empty Redis."""
+    shared_redis.client.flushall()
+    return shared_redis
+
+
 def unavailable(reason: str) -> None:
     """Skip a test whose tool is missing; where everything must be there, fail."""
     if os.environ.get("CI") == "true":

@@ -3,11 +3,11 @@
 What has changed here is made known in batches: whoever comes while one is on its way is in the next, so that a storm of
 connections costs a round trip for hundreds of them. Each batch renews this node's lease; a node whose lease runs out is
 forgotten by the others. What is written is not what has happened but how it is now, as SessionManager knows it: so nothing
-depends on the outcome of a call whose answer was lost, and everything can be said again.
+depends on the outcome of a call whose answer was lost, and everything can be said again. Updates are numbered: where Redis
+names another than the last one, it has lost some, and what it knows is compared with what is there.
 """
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -18,7 +18,7 @@ import redis
 
 from socket_server import log
 from socket_server.cluster import scripts
-from socket_server.cluster.registry import SIGNED_OUT, ClusterStats, End, NodeStats, Online
+from socket_server.cluster.registry import SIGNED_OUT, ClusterStats, End, NodeStats, Online, age_s
 from socket_server.errors import ClusterUnavailable
 from socket_server.inbox.redis import PREFIX, TIMEOUT_S, connect, explain
 from socket_server.inbox.redis_line import Line
@@ -53,6 +53,9 @@ class Addresses(Protocol):
     def failed_elsewhere(self, address: str, count: int) -> None: ...
 
     def set_elsewhere(self, node: str, address: str, count: int) -> None: ...
+
+    def set_all_elsewhere(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+        """counts: those of all other nodes; in place of what was known before."""
 
     def forget_elsewhere(self, node: str) -> None: ...
 
@@ -89,9 +92,10 @@ class RedisRegistry:
         self._thread: threading.Thread | None = None
 
         self._trouble: str | None = "has not been reached yet"
+        self._number = 0  # of the last update
         self._in_doubt = False  # whether what Redis knows of this node is what is there
         self._differed = False  # whether the last count did not agree
-        self._skew_ms = 0.0  # from this machine's clock to Redis's
+        self._certain_ms = 0  # when it was last certain, by Redis's clock
 
     # What changes here; from any thread, never waits
 
@@ -186,9 +190,10 @@ class RedisRegistry:
             case b"address" if node != self.node:
                 self._addresses.set_elsewhere(node, news[b"address"].decode(), int(news[b"count"]))
 
-    def _end_all(self, user_id: str) -> None:
+    def _end_all(self, user_id: str, older_than_s: float = 0.0) -> None:
         for connection in self._sessions.connections_of([user_id]).connections:
-            self._end(connection, SIGNED_OUT)
+            if age_s(connection) >= older_than_s:
+                self._end(connection, SIGNED_OUT)
 
     # Making known
 
@@ -216,6 +221,7 @@ class RedisRegistry:
         self._wake.clear()
         if self._in_doubt:
             self._compare()
+            self._take_in()
         with self._lock:
             batch = [connection for connection, _ in zip(self._changed, range(_BATCH), strict=False)]
             for connection in batch:
@@ -226,26 +232,25 @@ class RedisRegistry:
             counts, self._counts = self._counts, {}
         self._in_doubt = True  # until the answer is in
         states: list[_State] = [*map(self._state, batch), *(_ended(user, sid) for user, sid in strays)]
-        known, now_ms, count, dead = self._line.run(
+        before, now_ms, count, dead = self._line.run(
             self._update,
             PREFIX,
             self.node,
             round(LEASE_S * 1000),
             self._max_per_user,
             self._sessions.stats().connected_users,
+            self._number + 1,
             len(states),
             len(failures),
             *chain.from_iterable(states),
             *_flat(failures),
             *_flat(counts),
         )
-        self._in_doubt = False
-        self._skew_ms = now_ms - time.time() * 1000
+        self._in_doubt = before != self._number or self._differs(count)
+        self._number += 1
+        if not self._in_doubt:
+            self._certain_ms = now_ms
         self._be_in_touch(batch)
-        if not known:
-            self._join()
-        else:
-            self._see_whether_it_agrees(count)
         for node in dead:
             _log.warning("node %s is gone: its connections are no longer counted", node.decode())
             self._forget(node.decode())
@@ -275,28 +280,17 @@ class RedisRegistry:
         user = _bytes(connection.user_id or "")
         if not self._sessions.has(connection):
             return _ended(user, connection.sid)
-        since_ms = round(connection.since * 1000 + self._skew_ms)
         return (
             user,
             connection.sid,
             connection.pid,
-            since_ms,
+            round(age_s(connection) * 1000),
             connection.transport,
             connection.address,
             connection.user_agent,
         )
 
     # When Redis knows something else than what is there
-
-    def _join(self) -> None:
-        """Make everything known, to a Redis that knows nothing of this node, and take in what the others have said."""
-        with self._lock:
-            self._changed |= dict.fromkeys(self._sessions.everyone())
-            self._counts |= self._addresses.counts()
-        for node in self._client.zrange(scripts.NODES, 0, -1):
-            if node.decode() != self.node:
-                for address, count in self._client.hgetall(scripts.ADDRESSES + node.decode()).items():
-                    self._addresses.set_elsewhere(node.decode(), address.decode(), int(count))
 
     def _compare(self) -> None:
         """Find out what Redis knows of this node, and mark what has to be said again."""
@@ -308,11 +302,25 @@ class RedisRegistry:
             self._strays = [(user, sid) for sid, user in known.items() if sid not in present]
             self._counts = {address.decode(): 0 for address in addresses} | dict(self._addresses.counts())
 
-    def _see_whether_it_agrees(self, count: int) -> None:
+    def _take_in(self) -> None:
+        """Take in what the others have said while Redis may not have known of this node."""
+        signed_out = self._client.zrangebyscore(scripts.SIGNED_OUT, self._certain_ms, "+inf", withscores=True)
+        now_s, microseconds = self._client.time()
+        for user, at_ms in signed_out:
+            self._end_all(user.decode("utf-8", "surrogatepass"), older_than_s=now_s + microseconds / 1e6 - at_ms / 1000)
+        counts: dict[str, dict[str, int]] = {}
+        for node in self._client.zrange(scripts.NODES, 0, -1):
+            name = node.decode()
+            if name != self.node:
+                found = self._client.hgetall(scripts.ADDRESSES + name)
+                counts[name] = {address.decode(): int(count) for address, count in found.items()}
+        self._addresses.set_all_elsewhere(counts)
+
+    def _differs(self, count: int) -> bool:
         """Compare counts; two that differ twice in a row were not just on their way."""
         differs = not self._changed and count != self._sessions.stats().total_connections
-        self._in_doubt = differs and self._differed
-        self._differed = differs
+        before, self._differed = self._differed, differs
+        return differs and before
 
     def _forget(self, node: str, *, itself: bool = False) -> None:
         while self._forget_node(args=[PREFIX, node, _BATCH, "1" if itself else ""]):
@@ -321,7 +329,8 @@ class RedisRegistry:
     # What can go wrong
 
     def _ask(self, call: Callable[[], Any]) -> Any:
-        """Raises ClusterUnavailable for whatever Redis, or the way to it, says."""
+        """Raises ClusterUnavailable for whatever Redis, or the way to it, says; at once where that is known."""
+        self.check()
         if not self._asking.acquire(timeout=TIMEOUT_S):
             raise ClusterUnavailable(f"the Redis at {self._where} does not keep up: look at its load (SLOWLOG, CPU)")
         try:

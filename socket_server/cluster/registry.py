@@ -5,6 +5,7 @@ other nodes, and theirs to this one. Delivery does not ask it: every node reads 
 """
 
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,6 +24,11 @@ End = Callable[[Connection, str], object]  # ends a connection for one of these 
 def unique(node_name: str) -> str:
     """Return a name for this process that is no other's, before or after it."""
     return f"{node_name}-{secrets.token_hex(4)}"
+
+
+def age_s(connection: Connection) -> float:
+    """Return for how long a connection has been registered."""
+    return time.monotonic() - connection.since
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,7 @@ class LocalRegistry:
 
     def connections_of(self, user_id: str) -> list[Online]:
         return [
-            Online(each.sid, self._node, each.since, each.transport, each.address, each.user_agent)
+            Online(each.sid, self._node, time.time() - age_s(each), each.transport, each.address, each.user_agent)
             for each in self._sessions.connections_of([user_id]).connections
         ]
 

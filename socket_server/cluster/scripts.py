@@ -2,6 +2,8 @@
 
     nodes               a sorted set: each node, and until when its lease runs (milliseconds, by Redis's clock)
     users               a hash: how many users each node has
+    updates             a hash: the number of each node's last update
+    signed-out          a sorted set: users who were signed out in the last day, and when
     node:<n>            a hash: the connections of a node, sid -> user
     connections:<user>  a hash: a user's connections, sid -> MessagePack [node, since, pid, transport, address, user agent]
     online              how many users have a connection
@@ -18,9 +20,13 @@ NODE = PREFIX + "node:"
 CONNECTIONS = PREFIX + "connections:"
 ADDRESSES = PREFIX + "addresses:"
 NEWS = PREFIX + "news:"
+SIGNED_OUT = PREFIX + "signed-out"
 
 # A node that does not read its news for so long that more than these have gathered has other troubles.
 _NEWS_LENGTH = 100_000
+
+# A node that was away for longer does not end the connections of those who were signed out meanwhile.
+_SIGNED_OUT_MS = 86_400_000
 
 _PRELUDE = f"""
 local prefix, node = ARGV[1], ARGV[2]
@@ -51,33 +57,36 @@ end
 """
 
 # Renews a node's lease, and makes known what has changed. Arguments: the lease in milliseconds, how many connections a user
-# may have, how many users the node has, how many connections have changed, from how many addresses authentication failed;
-# then for each changed connection user, sid, pid, since ('': it has ended), transport, address, user agent; for each of
-# those addresses itself and how often; then addresses, and how many connections the node has from each.
-# Returns whether the node was known, the time in milliseconds, how many connections of it are known, and the nodes whose
-# lease is over.
+# may have, how many users the node has, the number of this update, how many connections have changed, from how many
+# addresses authentication failed; then for each changed connection user, sid, pid, its age in milliseconds ('': it has
+# ended), transport, address, user agent; for each of those addresses itself and how often; then addresses, and how many
+# connections the node has from each. Returns the number of the update before (-1: the node was not known), the time in
+# milliseconds, how many connections of it are known, and the nodes whose lease is over.
 UPDATE = (
     _PRELUDE
     + """
 local lease, most = tonumber(ARGV[3]), tonumber(ARGV[4])
-local mine = redis.call('ZSCORE', nodes, node)
-if mine and tonumber(mine) < now then
-  -- Nobody was able to renew: Redis was away, or stood still. That says nothing of the others.
+local newest = tonumber(redis.call('ZRANGE', nodes, -1, -1, 'WITHSCORES')[2])
+if newest and (newest < now + lease / 2 or newest > now + lease) then
+  -- For half a lease nobody was able to renew: Redis was away, or stood still, or its clock is another now. That says
+  -- nothing of the nodes.
   for _, each in ipairs(redis.call('ZRANGE', nodes, 0, -1)) do
     redis.call('ZADD', nodes, now + lease, each)
   end
 end
+local before = redis.call('ZSCORE', nodes, node) and tonumber(redis.call('HGET', prefix .. 'updates', node)) or -1
 redis.call('ZADD', nodes, now + lease, node)
 redis.call('HSET', prefix .. 'users', node, ARGV[5])
+redis.call('HSET', prefix .. 'updates', node, ARGV[6])
 
 local function put(user, sid, pid, since, transport, address, agent)
   local connections = prefix .. 'connections:' .. user
-  local known, others = redis.call('HGETALL', connections), {}
+  local known, all = redis.call('HGETALL', connections), {{sid = sid, owner = node, since = since}}
   for at = 1, #known, 2 do
     if known[at] ~= sid then
       local owner, other_since, other_pid = unpack(cmsgpack.unpack(known[at + 1]))
       if other_pid ~= pid then
-        others[#others + 1] = {sid = known[at], owner = owner, since = other_since}
+        all[#all + 1] = {sid = known[at], owner = owner, since = other_since}
       elseif other_since > since then
         -- This one is what its client has left; the word of it comes late.
         drop(node, user, sid)
@@ -94,19 +103,19 @@ local function put(user, sid, pid, since, transport, address, agent)
   end
   redis.call('HSET', connections, sid, cmsgpack.pack({node, since, pid, transport, address, agent}))
   redis.call('HSET', prefix .. 'node:' .. node, sid, user)
-  table.sort(others, function(one, other) return one.since < other.since end)
-  for at = 1, #others + 1 - most do
-    local other = others[at]
-    drop(other.owner, user, other.sid)
-    tell(other.owner, 'end', 'why', 'crowded out', 'user', user, 'sid', other.sid)
+  table.sort(all, function(one, other) return one.since < other.since end)
+  for at = 1, #all - most do
+    local oldest = all[at]
+    drop(oldest.owner, user, oldest.sid)
+    tell(oldest.owner, 'end', 'why', 'crowded out', 'user', user, 'sid', oldest.sid)
   end
 end
 
-local at = 8
-for _ = 1, ARGV[6] do
-  local user, sid, since = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 3])
-  if since then
-    put(user, sid, ARGV[at + 2], since, ARGV[at + 4], ARGV[at + 5], ARGV[at + 6])
+local at = 9
+for _ = 1, ARGV[7] do
+  local user, sid, age = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 3])
+  if age then
+    put(user, sid, ARGV[at + 2], now - age, ARGV[at + 4], ARGV[at + 5], ARGV[at + 6])
   else
     local known = redis.call('HGET', prefix .. 'connections:' .. user, sid)
     if known and cmsgpack.unpack(known)[1] == node then
@@ -115,7 +124,7 @@ for _ = 1, ARGV[6] do
   end
   at = at + 7
 end
-for _ = 1, ARGV[7] do
+for _ = 1, ARGV[8] do
   tell_all('failed', 'node', node, 'address', ARGV[at], 'count', ARGV[at + 1])
   at = at + 2
 end
@@ -130,7 +139,7 @@ while at < #ARGV do
 end
 
 local dead = redis.call('ZRANGEBYSCORE', nodes, '-inf', '(' .. string.format('%.0f', now))
-return {mine and 1 or 0, now, redis.call('HLEN', prefix .. 'node:' .. node), dead}
+return {before, now, redis.call('HLEN', prefix .. 'node:' .. node), dead}
 """
 )
 
@@ -158,6 +167,7 @@ if redis.call('EXISTS', prefix .. 'node:' .. node) == 1 then
 end
 redis.call('ZREM', nodes, node)
 redis.call('HDEL', prefix .. 'users', node)
+redis.call('HDEL', prefix .. 'updates', node)
 redis.call('DEL', prefix .. 'news:' .. node, prefix .. 'addresses:' .. node)
 tell_all('gone', 'node', node)
 return 0
@@ -167,6 +177,10 @@ return 0
 # Forgets a user's connections and tells all nodes to end those they have. Returns how many there were.
 SIGN_OUT = (
     _PRELUDE
+    + f"""
+redis.call('ZADD', prefix .. 'signed-out', now, ARGV[3])
+redis.call('ZREMRANGEBYSCORE', prefix .. 'signed-out', '-inf', now - {_SIGNED_OUT_MS})
+"""
     + """
 local user, count = ARGV[3], 0
 local known = redis.call('HGETALL', prefix .. 'connections:' .. user)

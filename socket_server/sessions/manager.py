@@ -69,7 +69,7 @@ class SessionManager:
             if connection.user_id is not None:
                 raise ValueError("this connection is another user's")
             connection.user_id = user_id
-            connection.since = time.time()
+            connection.since = time.monotonic()
             connections = self._users.setdefault(user_id, {})
             connections[connection.sid] = connection
             if len(connections) > self._max_per_user:

@@ -78,7 +78,7 @@ class Connection:
         self.ended = False
         self.deadline: Deadline | None = None  # what ends it if nothing else does: AUTH_TIMEOUT, then its token's expiry
         self.user_id: str | None = None  # since it was authenticated; the SessionManager's to set
-        self.since = 0.0  # seconds since 1970, the same
+        self.since = 0.0  # on the clock that only goes forward, the same
         self.rooms: set[Any] | None = None
         self.partial: tuple[packets.SocketPacket, list[bytes]] | None = None  # waits for its attachments
         self.position: Any = None  # where its client was when it left, as it says; until it is authenticated

@@ -170,6 +170,10 @@ class Gate:
         else:
             counts.pop(address, None)
 
+    def set_all_elsewhere(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+        """All other nodes have these, and no others."""
+        self._elsewhere = {node: dict(each) for node, each in counts.items()}
+
     def forget_elsewhere(self, node: str) -> None:
         """Another node has gone."""
         self._elsewhere.pop(node, None)

@@ -1,7 +1,7 @@
 """The stores of the contract, and a real Redis for one of them."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +33,6 @@ class FakeClock:
 
     def step(self, seconds: float) -> None:
         self.now += round(seconds * MICROSECONDS)
-
-
-@pytest.fixture(scope="module")
-def shared_redis(run_redis: Callable[..., RunningRedis]) -> RunningRedis:
-    """A Redis for all tests of a module that leave it running."""
-    return run_redis()
-
-
-@pytest.fixture
-def redis_server(shared_redis: RunningRedis) -> RunningRedis:
-    """An empty Redis."""
-    shared_redis.client.flushall()
-    return shared_redis
 
 
 class Store:
