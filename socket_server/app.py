@@ -80,8 +80,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask("socket_server", static_folder=None)
     inbox = make_inbox(settings)
     head = _open(inbox)
-    broadcaster = Broadcaster(sessions, inbox, clock_us() if head is None else head)
     registry, feed = _join(settings, sessions, gate)
+    # With a feed, the head that Redis has is had before anything is stored.
+    known = head is not None or feed is None
+    broadcaster = Broadcaster(sessions, inbox, clock_us() if head is None else head, certain=known)
     deadlines = Deadlines()
     verifier = TokenVerifier(settings, RemoteKeySet(settings.jwt_jwks_url) if settings.jwt_jwks_url else None)
 
@@ -129,7 +131,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     events.register(socketio)
     registry.start(events.end)
     if feed is not None:
-        feed.start(broadcaster, None if head is not None else lambda: broadcaster.start_at(inbox.open()))
+        feed.start(broadcaster, None if known else lambda: broadcaster.start_at(inbox.open()))
     _announce(settings, inbox)
     return app
 

@@ -359,6 +359,8 @@ class RedisInbox:
     def append(self, entries: Sequence[Entry], after: int | None = None) -> Appended:
         if not entries and after is None:
             return Appended(())
+        if after is not None:
+            self._heard(after)
         with self._asking(self._writing):
             arguments = self._append_arguments(entries, after)
             head, before, others, *outcomes = self._line.run(self._append, *arguments)
@@ -427,7 +429,7 @@ class RedisInbox:
         self._heard(head)
         return int(head)
 
-    def _heard(self, head: bytes) -> None:
+    def _heard(self, head: bytes | int) -> None:
         with self._lock:
             self._head = max(self._head, int(head))
 

@@ -66,11 +66,16 @@ class _Post:
 class Broadcaster:
     """Stores notifications and delivers them to the connections of their users."""
 
-    def __init__(self, sessions: SessionManager, inbox: Inbox, head: int) -> None:
-        """head: the offset from which on this process delivers."""
+    def __init__(self, sessions: SessionManager, inbox: Inbox, head: int, *, certain: bool = True) -> None:
+        """head: the offset from which on this process delivers.
+
+        certain: False where that is a guess, because the store could not be asked: until start_at() nothing is stored, for
+        it might go out before what others have stored.
+        """
         self._sessions = sessions
         self._inbox = inbox
         self._head = head
+        self._certain = certain
         self._turn = threading.Lock()  # of whoever stores
         self._delivering = threading.Lock()  # taken in turn, so that what is stored first goes out first
         self._waiting: list[_Post] = []
@@ -83,12 +88,11 @@ class Broadcaster:
         return self._head
 
     def start_at(self, head: int) -> None:
-        """Deliver from this offset on, though the head may be another: the store could not be asked for it before. Who is
-        connected comes back and recovers."""
+        """Deliver from this offset on, in place of a head that was a guess. Who is connected comes back and recovers."""
         with self._turn, self._delivering:
             with self._moment:
                 left_behind = self._leave_behind()
-                self._head = head
+                self._head, self._certain = head, True
             _let_recover(left_behind)
 
     def admit(self, user_id: str, connection: Connection) -> tuple[int, Connection | None]:
@@ -221,6 +225,8 @@ class Broadcaster:
 
     def _store_and_deliver(self, broadcasts: Sequence[Broadcast], stored_all: Callable[[], object]) -> list[Result]:
         """stored_all: called once they are stored, and certain to be the next to go out."""
+        if not self._certain:
+            raise InboxUnavailable("the inbox has not been reached since this server was started")
         started = time.perf_counter()
         entries = [self._entry(broadcast) for broadcast in broadcasts]
         appended = self._inbox.append(entries, self._head)

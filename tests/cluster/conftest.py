@@ -47,6 +47,13 @@ class Node:
         wait_for(lambda: self.in_touch, what="touch with the others")
         return self
 
+    def start_blind(self, clock_us: int, *, feed: bool = True) -> None:
+        """Begin without Redis. feed: False: what it would begin with, once Redis is there, does not come."""
+        self.broadcaster = Broadcaster(self.sessions, self.inbox, clock_us, certain=False)
+        self.registry.start(self._end)
+        if feed:
+            self.feed.start(self.broadcaster, lambda: self.broadcaster.start_at(self.inbox.open()))
+
     def _end(self, ended: Connection, why: str) -> None:
         self.sessions.remove(ended)
         self.ended.append((ended.sid, why))
