@@ -377,7 +377,7 @@ class Trial:
         self.target = target
         self._ways = ways
         self._random = random.Random(f"{seed}-moments")
-        self._counts = Counts()
+        self.counts = Counts()
         self._moments: list[tuple[float, str]] = []
         self._users = [f"user-{number}" for number in range(users)]
         numbers = itertools.count(1)
@@ -417,7 +417,7 @@ class Trial:
         time.sleep(self._random.uniform(0.1, within_s))
         self._moments.append((time.time(), way))
         self._ways[way]()
-        self._counts.hits[way] += 1
+        self.counts.hits[way] += 1
         return way
 
     def finish(self) -> Counts:
@@ -429,7 +429,7 @@ class Trial:
             with contextlib.closing(publisher):
                 last = publisher.publish(self._users, keyed=True)
             if last.reach != self._online:
-                self._counts.fault("miscounted", f"{last} should have reached {self._online}")
+                self.counts.fault("miscounted", f"{last} should have reached {self._online}")
         self._clients.write({"command": "expect", "number": last.number})
         with contextlib.suppress(AssertionError):  # what did not come is counted
             self._clients.line(PATIENCE_S, event="all have")
@@ -437,7 +437,7 @@ class Trial:
         journals = self._clients.line(PATIENCE_S, event="journals")["journals"]
         assert "Traceback" not in self.target.log(), self.target.log()
         self._count(journals)
-        return self._counts
+        return self.counts
 
     def stop(self) -> None:
         self._clients.stop()
@@ -452,10 +452,10 @@ class Trial:
         try:
             wait_for(lambda: self.target.stats() == expected, what="the right counts")
         except AssertionError:
-            self._counts.fault("miscounted", f"{self.target.stats()} in place of {expected}")
+            self.counts.fault("miscounted", f"{self.target.stats()} in place of {expected}")
 
     def _count(self, journals: Mapping[str, Mapping[str, Any]]) -> None:
-        counts = self._counts
+        counts = self.counts
         publishers = [*self._publishers, *self._last]
         posts = {post.number: post for publisher in publishers for post in publisher.posts}
         counts.posts = len(posts)
@@ -483,7 +483,7 @@ class Trial:
                 counts.fault("divergent", f"the connections of {user} received {[len(each) for each in (first, *others)]}")
 
     def _count_connection(self, name: str, journal: Mapping[str, Any], posts: Mapping[int, Post], due: set[int]) -> None:
-        counts = self._counts
+        counts = self.counts
         received = journal["received"]
         counts.deliveries += len(received)
         seen: set[int] = set()

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.clients.crash import OneServer, kept, online
 from tests.clients.official import Script
@@ -65,7 +65,7 @@ class Cluster:
     @staticmethod
     def _start(directory: Path, number: int, redis_port: int, settings: Mapping[str, Any]) -> OneServer:
         joined = {"REDIS_URL": f"redis://127.0.0.1:{redis_port}/0", "INBOX_URL": "", "NODE_NAME": f"node-{number}"}
-        return OneServer(directory, **joined, **settings)
+        return OneServer(directory, **joined | settings)
 
     def stats(self) -> list[tuple[int, int]]:
         return [online(each.server) for each in self.nodes]
@@ -78,6 +78,12 @@ class Cluster:
 
     def end(self) -> None:
         self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     # What can befall it
 

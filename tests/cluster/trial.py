@@ -59,8 +59,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         server = RunningRedis(redis_server, directory, *DURABLE)
         stack.callback(server.kill)
-        cluster = Cluster(node, server, directory, options.nodes, **settings)
-        stack.callback(cluster.end)
+        cluster = stack.enter_context(Cluster(node, server, directory, options.nodes, **settings))
         running = stack.enter_context(
             trial(node, cluster, options.seed, options.transports.split(","), options.seconds, options.users)
         )
