@@ -432,8 +432,9 @@ class EngineServer(engineio.Server):
             socket = self.open(Handshake.of(environ, self.gate.trusted_proxies))
             websocket = WebSocket(sock, socket, self.limits)
             socket.websocket = websocket
-            websocket.send(response + self._opening(socket, ()).frame)
+            # In this order: a client that is gone already ends in that send.
             self.handlers["connect"](socket, socket.handshake)
+            websocket.send(response + self._opening(socket, ()).frame)
         else:
             socket = self.sockets[request.sid]
             websocket = WebSocket(sock, socket, self.limits)

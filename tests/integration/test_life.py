@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.integration.conftest import Opens
+from tests.integration.conftest import Opens, OpensRaw
 from tests.integration.doors import receives
 from tests.integration.protocol import CLOSE, TRANSPORTS, PollingClient, RawWebSocket, WebSocketClient
 from tests.servers import (
@@ -580,3 +580,18 @@ def test_version_and_help_need_no_settings() -> None:
         status, output, _ = finish([SCRIPT, *arguments])
         assert status == 0
         assert "socket-server" in output
+
+
+def test_a_client_that_is_gone_before_it_is_greeted_is_no_error(server: RunningServer, opens_raw: OpensRaw) -> None:
+    """As after a server has stood still: who waited for it has given up by the time that it reads."""
+    request = (
+        "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    os.killpg(server.process.pid, signal.SIGSTOP)
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", server.port)) as gone:
+            gone.sendall(request.encode())
+    os.killpg(server.process.pid, signal.SIGCONT)
+    opens_raw(server).sign_in(mint())
+    assert "Traceback" not in server.log(), server.log()
