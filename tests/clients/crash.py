@@ -267,9 +267,12 @@ class OneServer:
 
 
 def online(server: RunningServer) -> tuple[int, int]:
-    """Return how many users and connections there are, as this server says."""
-    stats = server.stats()
-    return stats.get("connectedUsers", -1), stats.get("totalConnections", -1)  # a node that cannot ask the others: 503
+    """Return how many users and connections there are, as this server says; -1 where it does not answer, or not now."""
+    try:
+        stats = server.stats()
+    except requests.ConnectionError:
+        stats = {}
+    return stats.get("connectedUsers", -1), stats.get("totalConnections", -1)
 
 
 def kept(server: RunningServer, user: str) -> set[int]:

@@ -40,11 +40,25 @@ class Entrances:
         self._script.stop()
 
 
+def _clock(ahead_s: float) -> dict[str, str]:
+    """Return the settings of a process whose clock is so far ahead."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    return {"LD_PRELOAD": str(library), "FAKETIME": f"{ahead_s:+g}"}
+
+
 class Cluster:
     """Nodes, each of which reaches Redis by a way of its own, and entrances for clients, one a node."""
 
-    def __init__(self, node: str, server: RunningRedis, directory: Path, count: int = 3, **settings: Any) -> None:
-        """node: the program; server: where nothing else is."""
+    def __init__(
+        self,
+        node: str,
+        server: RunningRedis,
+        directory: Path,
+        count: int = 3,
+        clocks_s: Sequence[float] = (),
+        **settings: Any,
+    ) -> None:
+        """node: the program; server: where nothing else is; clocks_s: how far the nodes' clocks are ahead (libfaketime)."""
         self.redis = server
         self._stack = contextlib.ExitStack()
         try:
@@ -52,7 +66,8 @@ class Cluster:
             self._stack.callback(self._ways.stop)
             self.nodes: list[OneServer] = []
             for number, port in enumerate(self._ways.ports):
-                self.nodes.append(self._start(directory, number, port, settings))
+                clock = _clock(clocks_s[number]) if number < len(clocks_s) else {}
+                self.nodes.append(self._start(directory, number, port, settings | clock))
                 self._stack.callback(self.nodes[-1].end)
             self.ports = [each.port for each in self.nodes]
             between = Entrances(node, *(self.ports[first:] + self.ports[:first] for first in range(count)))

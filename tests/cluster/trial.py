@@ -47,19 +47,21 @@ def main() -> int:
     parser.add_argument("--transports", default="websocket", help=f"any of {','.join(TRANSPORTS)}")
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--users", type=int, default=USERS)
+    parser.add_argument("--clocks", default="", help="how many seconds each node's clock is ahead, as -60,0,60 (faketime)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the nodes")
     options = parser.parse_args()
     node, redis_server = shutil.which("node"), shutil.which("redis-server")
     assert node is not None, "node is not installed"
     assert redis_server is not None, "redis-server is not installed"
     settings: dict[str, Any] = dict(each.split("=", 1) for each in options.set)
+    clocks_s = [float(each) for each in options.clocks.split(",") if each]
     ways = options.ways.split(",")
     directory = Path(tempfile.mkdtemp(prefix="cluster-"))
     print(f"seed={options.seed} directory={directory}", flush=True)
     with contextlib.ExitStack() as stack:
         server = RunningRedis(redis_server, directory, *DURABLE)
         stack.callback(server.kill)
-        cluster = stack.enter_context(Cluster(node, server, directory, options.nodes, **settings))
+        cluster = stack.enter_context(Cluster(node, server, directory, options.nodes, clocks_s, **settings))
         running = stack.enter_context(
             trial(node, cluster, options.seed, options.transports.split(","), options.seconds, options.users)
         )
