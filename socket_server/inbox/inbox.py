@@ -99,13 +99,15 @@ class Appended:
     """What became of entries: for each, in order, its offset or the Repeat that it is.
 
     others: what was stored before them and the caller has not delivered, oldest first. complete: those are all.
-    reach: of each entry, over all nodes that share the store; empty where it does not know of any.
+    reach: of each entry, over all nodes that share the store; empty where it does not know of any. more: nothing was
+    stored, for there are more others than are handed out at once: deliver these and append again.
     """
 
     outcomes: tuple[int | Repeat, ...]
     others: tuple[Record, ...] = ()
     complete: bool = True
     reach: tuple[Reach, ...] = ()
+    more: bool = False
 
 
 class Read(NamedTuple):

@@ -64,6 +64,8 @@ _HEALTH_CHECK_S = 30  # a connection that has been idle for so long is tried bef
 _READERS = 8  # calls at once; each takes a connection
 _WRITERS = 4  # apart from those, so that no number of recoveries holds up a broadcast
 
+_OTHERS = 500  # that one append hands out: what a node that was away is behind must hold up neither Redis nor the node
+
 _OLDEST_VERSION = (6, 2)  # LPOP with a count, XADD with MINID
 # Offsets are doubles in Lua: exact up to here, which is the year 2255.
 _MAX_OFFSET = 2**53 - 1
@@ -134,11 +136,12 @@ local function unlist(gone)
 end
 """
 
-# Six arguments an entry, from the eleventh on: users, body, own ttl in microseconds ('': none), the idempotency key's key
+# Six arguments an entry, from the twelfth on: users, body, own ttl in microseconds ('': none), the idempotency key's key
 # ('' without one), digest, answer. Without entries it only shows that it could write. The tenth argument: what begins the
 # keys of the hashes, one a user, that hold who is connected; '' where nothing is to be counted. Returns the head, the head
-# before, the log after the ninth argument (none where that is ''), then for each entry an array: its offset, its users and
-# their connections; or, with four elements, the offset, digest and answer that the idempotency key holds, and ''.
+# before, whether nothing was stored because there is more of the log than the eleventh argument, the log after the ninth
+# argument (none where that is ''), then for each entry an array: its offset, its users and their connections; or, with four
+# elements, the offset, digest and answer that the idempotency key holds, and ''.
 _APPEND = (
     _PRELUDE
     + """
@@ -156,12 +159,15 @@ if anew and redis.call('EXISTS', log) == 1 then
   end
 end
 
-local after, others, connections = tonumber(ARGV[9]), {}, ARGV[10]
+local after, others, connections, most = tonumber(ARGV[9]), {}, ARGV[10], tonumber(ARGV[11])
 if after and after < head then
-  others = redis.call('XRANGE', log, '(' .. text(after) .. '-0', '+')
+  others = redis.call('XRANGE', log, '(' .. text(after) .. '-0', '+', 'COUNT', most)
+  if #others == most then
+    return {text(head), string.match(others[most][1], '^%d+'), 1, others}
+  end
 end
 
-local outcomes, gone = {'', text(head), others}, {}
+local outcomes, gone = {'', text(head), 0, others}, {}
 
 -- Return how many of these users are connected, and by how many connections.
 local function reach(users)
@@ -194,7 +200,7 @@ local function push(user, element, expiry)
   redis.call('PEXPIRE', key, expiry)
 end
 
-for at = 11, #ARGV, 6 do
+for at = 12, #ARGV, 6 do
   local users, body, own_ttl, claim = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
   local first = claim ~= '' and redis.call('HMGET', claim, 'offset', 'digest', 'answer')
   if first and first[1] and tonumber(first[1]) > now - claimed_for then
@@ -231,7 +237,7 @@ for at = 11, #ARGV, 6 do
 end
 unlist(gone)
 note_head()
-if #outcomes > 3 then
+if #outcomes > 4 then
   redis.call('XTRIM', log, 'MINID', '~', text(math.max(0, head - log_span)))
 end
 outcomes[1] = text(head)
@@ -363,7 +369,7 @@ class RedisInbox:
             self._heard(after)
         with self._asking(self._writing):
             arguments = self._append_arguments(entries, after)
-            head, before, others, *outcomes = self._line.run(self._append, *arguments)
+            head, before, more, others, *outcomes = self._line.run(self._append, *arguments)
             self._heard(head)
         records = tuple(record(entry_id, fields) for entry_id, fields in others)
         return Appended(
@@ -371,6 +377,7 @@ class RedisInbox:
             records,
             after is None or _joined(after, records, int(before)),
             tuple(_reach(each) for each in outcomes) if self._counted else (),
+            bool(more),
         )
 
     def amend(self, key: str, answer: bytes) -> None:
@@ -413,7 +420,7 @@ class RedisInbox:
     def _append_arguments(self, entries: Sequence[Entry], after: int | None) -> list[str | bytes | int]:
         arguments = self._arguments()
         arguments += [self._retention.max_per_user, IDEMPOTENCY_S * MICROSECONDS, LOG_LENGTH, LOG_S * MICROSECONDS]
-        arguments += ["" if after is None else after, self._counted]
+        arguments += ["" if after is None else after, self._counted, _OTHERS]
         for entry in entries:
             own_ttl: int | str = ""
             if entry.ttl_s is not None and entry.ttl_s < self._retention.ttl_s:

@@ -230,6 +230,9 @@ class Broadcaster:
         started = time.perf_counter()
         entries = [self._entry(broadcast) for broadcast in broadcasts]
         appended = self._inbox.append(entries, self._head)
+        while appended.more:
+            self._deliver(appended.others, [], appended, _nothing)
+            appended = self._inbox.append(entries, self._head)
         stored = time.perf_counter()
         audiences, missed = self._deliver(appended.others, broadcasts, appended, stored_all)
         results: list[Result] = []

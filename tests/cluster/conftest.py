@@ -39,11 +39,12 @@ class Node:
         self.feed = Feed(url, name, self.registry)
         self.ended: list[tuple[str, str]] = []  # sid, and why
 
-    def start(self) -> "Node":
-        """Begin, and return once the others know of it."""
+    def start(self, *, feed: bool = True) -> "Node":
+        """Begin, and return once the others know of it. feed: False: it does not read the log."""
         self.broadcaster = Broadcaster(self.sessions, self.inbox, self.inbox.open())
         self.registry.start(self._end)
-        self.feed.start(self.broadcaster, None)
+        if feed:
+            self.feed.start(self.broadcaster, None)
         wait_for(lambda: self.in_touch, what="touch with the others")
         return self
 

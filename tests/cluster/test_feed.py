@@ -8,6 +8,7 @@ import pytest
 
 from socket_server.errors import Unavailable
 from socket_server.inbox import redis as store
+from socket_server.inbox.inbox import Entry
 from socket_server.inbox.redis import LOG
 from tests.cluster.conftest import Node, Nodes
 from tests.redis_servers import RunningRedis
@@ -114,6 +115,21 @@ def test_a_node_that_was_away_catches_up_in_order(make_node: Nodes) -> None:
     wait_for(lambda: not refused(lambda: said.append(say(one, "ada"))), what="Redis")
     got(session, said)
     assert not session.closed
+
+
+def test_a_publisher_on_a_node_that_is_far_behind_is_served_in_order(make_node: Nodes) -> None:
+    one, two = make_node("a").start(), make_node("b")
+    two.start(feed=False)
+    _, session = two.connect("ada")
+    said = [say(one, "ada") for _ in range(store._OTHERS * 2 + 10)]
+    handed_out = two.inbox.append([Entry(("ada",), b"{}")], two.broadcaster.head)
+    assert handed_out.more
+    assert (len(handed_out.others), handed_out.outcomes) == (store._OTHERS, ())
+    said.append(say(two, "ada"))
+    got(session, said)
+    said += [say(one, "ada") for _ in range(store._OTHERS + 1)]
+    two.broadcaster.catch_up()
+    got(session, said)
 
 
 def test_what_the_log_does_not_hold_any_more_is_had_from_the_inbox(
