@@ -38,7 +38,7 @@ def main() -> int:
             continue
         rounds = []
         for _ in range(options.rounds):
-            rounds.append({each.name: question.ask(each) for each in contestants})
+            rounds.append({each.name: question.ask(each) for each in contestants if question.bare or not each.bare})
             print(f"# {question.name} {json.dumps(rounds[-1])}", file=sys.stderr, flush=True)
         section = report.table(question.title, rounds, names)
         print(section, flush=True)

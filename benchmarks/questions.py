@@ -2,19 +2,15 @@
 
 import json
 import multiprocessing
-import os
 import select
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from benchmarks import servers
-from benchmarks.servers import PEERS, Contestant, running, token
+from benchmarks.servers import Contestant, running, token
 from benchmarks.swarm import Publisher, Swarm, masked
 from socket_server.inbox.inbox import Entry, Retention
 from socket_server.inbox.sqlite import SqliteInbox
@@ -34,11 +30,12 @@ DELIVERIES = 100_000  # of a fan-out, at least
 
 @dataclass(frozen=True)
 class Question:
-    """ask: figures of one contestant; None where it cannot be asked that."""
+    """ask: figures of one contestant; none where it cannot be asked that. bare: the bare send can be asked it too."""
 
     name: str
     title: str
     ask: Callable[[Contestant], Figures]
+    bare: bool = False
 
 
 def broadcast(user_ids: list[str], *, stored: bool) -> dict[str, object]:
@@ -96,55 +93,6 @@ def _keep_posting(publishers: list[Publisher], request: bytes, times: int) -> Ca
                 waiting[fd].send(request)
 
     return step
-
-
-def floor(contestant: Contestant) -> Figures:
-    """Deliveries/s of the bare send, in Python and in C, to 1,000 sockets."""
-    if contestant is not servers.OURS:
-        return {}
-    figures = {}
-    with tempfile.TemporaryDirectory() as folder:
-        compiled = Path(folder) / "floor"
-        commands = {"python floor deliveries/s": [sys.executable, str(PEERS / "floor.py")]}
-        try:
-            subprocess.run(["cc", "-O2", "-o", str(compiled), str(PEERS / "floor.c")], check=True)
-            commands["C floor deliveries/s"] = [str(compiled)]
-        except (OSError, subprocess.CalledProcessError):
-            pass
-        for name, command in commands.items():
-            figures[name] = _bare_send(command)
-    return figures
-
-
-def _bare_send(command: list[str], connections: int = 1_000, rounds: int = 100) -> float:
-    size = len(json.dumps(["notification", NOTIFICATION, "1795384833960383"], ensure_ascii=False).encode())
-    port = servers.free_port()
-    process = subprocess.Popen(
-        [*command, str(port), str(connections), str(size), str(rounds)],
-        preexec_fn=lambda: os.sched_setaffinity(0, {servers.SERVER_CORE}),
-    )
-    try:
-        swarm = Swarm(port, raw=True)
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                swarm.connect([""])
-                break
-            except ConnectionRefusedError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-        swarm.connect([""] * (connections - 1))
-        first = swarm.first()
-        started = time.perf_counter()
-        first.send(b"!")
-        elapsed = swarm.count(connections * rounds) - started
-        first.send(b"!")
-        swarm.close()
-        return connections * rounds / elapsed
-    finally:
-        process.kill()
-        process.wait()
 
 
 def posts(contestant: Contestant, publishers: int = 8, seconds: float = 4.0) -> Figures:
@@ -444,10 +392,9 @@ def many(contestant: Contestant, count: int = 50_000) -> Figures:
 
 
 QUESTIONS = (
-    Question("fanout1000", "Fan-out to 1,000 users", fan_out(1_000, 1)),
-    Question("fanout5000", "Fan-out to 5,000 users", fan_out(5_000, 1)),
-    Question("fanout200x5", "Fan-out to 200 users with 5 devices each", fan_out(200, 5)),
-    Question("floor", "The cost floor: a bare send() to 1,000 sockets", floor),
+    Question("fanout1000", "Fan-out to 1,000 users", fan_out(1_000, 1), bare=True),
+    Question("fanout5000", "Fan-out to 5,000 users", fan_out(5_000, 1), bare=True),
+    Question("fanout200x5", "Fan-out to 200 users with 5 devices each", fan_out(200, 5), bare=True),
     Question("posts", "POST /broadcast from 8 keep-alive publishers", posts),
     Question("spread", "Small broadcasts over several nodes, all on one core", spread),
     Question("batch", "POST /broadcast/batch, 100 at a time", batch),

@@ -37,6 +37,7 @@ class Contestant:
     settings: tuple[tuple[str, str], ...] = ()
     stores: bool = False  # what it delivers, in a file
     nodes: int = 0  # that act as one over Redis; 0: one process, without it
+    bare: bool = False  # it can write to all its clients, and nothing else
 
 
 _SETTINGS = (("APP_ENV", "production"), ("LOG_LEVEL", "warning"), ("MAX_CONNECTIONS", "100000"), ("ENV_FILE", ""))
@@ -55,7 +56,9 @@ NODE_USUAL = Contestant(
 )
 NODE_LEAN = Contestant("node_lean", "Node socket.io, leanest", ("node", str(PEERS / "node/server.js"), "lean"))
 NODES = Contestant("nodes", "socket-server, two nodes over Redis", (str(BIN / "gunicorn"), "wsgi:app"), _SETTINGS, nodes=2)
-ALL = (OURS, STORING, NODES, STOCK, NODE_USUAL, NODE_LEAN)
+FLOOR_PYTHON = Contestant("floor_python", "the bare send, in Python", (sys.executable, str(PEERS / "floor.py")), bare=True)
+FLOOR_C = Contestant("floor_c", "the bare send, in C", (str(PEERS / "floor"),), bare=True)
+ALL = (OURS, STORING, NODES, STOCK, NODE_USUAL, NODE_LEAN, FLOOR_PYTHON, FLOOR_C)
 
 
 @dataclass
@@ -220,6 +223,10 @@ def available(contestant: Contestant) -> str | None:
     """Say why a contestant cannot run here; None: it can."""
     if contestant.nodes and shutil.which("redis-server") is None:
         return "redis-server is not installed"
+    if contestant is FLOOR_C:
+        if shutil.which("cc") is None:
+            return "cc is not installed"
+        subprocess.run(["cc", "-O2", "-o", *contestant.command, str(PEERS / "floor.c")], check=True)
     if contestant.command[0] == "node":
         if shutil.which("node") is None:
             return "node is not installed"

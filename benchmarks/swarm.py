@@ -29,10 +29,8 @@ PONG = masked(b"3")
 class Swarm:
     """Clients of one server. connect() opens and authenticates them; count() receives what they get."""
 
-    def __init__(self, port: int, *, raw: bool = False) -> None:
-        """raw: bare TCP connections, without WebSocket and authentication, for the cost floor."""
+    def __init__(self, port: int) -> None:
         self._port = port
-        self._raw = raw
         self._epoll = select.epoll()
         self._sockets: dict[int, socket.socket] = {}
         self._partial: dict[int, bytes] = {}
@@ -55,8 +53,7 @@ class Swarm:
                     done = True
                     break
                 fd, hello = self._open(*item)
-                if not self._raw:
-                    waiting[fd] = (hello, b"")
+                waiting[fd] = (hello, b"")
             if not waiting:
                 return time.perf_counter() - started
             events = self._epoll.poll(30)
@@ -75,11 +72,10 @@ class Swarm:
         sock.connect(("127.0.0.1", self._port))
         fd = sock.fileno()
         self._sockets[fd] = sock
-        if not self._raw:
-            sock.send(
-                b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
-                b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            )
+        sock.send(
+            b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
         sock.setblocking(False)
         self._epoll.register(fd, select.EPOLLIN)
         return fd, masked(b"40" + json.dumps({"token": token} if isinstance(token, str) else token).encode())
