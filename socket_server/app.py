@@ -26,10 +26,12 @@ from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.notifications.recovery import Recovery
 from socket_server.sessions import SessionManager
 from socket_server.transport.deadlines import Deadlines
+from socket_server.transport.fanout import FanOut
 from socket_server.transport.gate import Gate
 from socket_server.transport.limits import Limits
 from socket_server.transport.origins import Origins
-from socket_server.transport.server import SocketIO
+from socket_server.transport.ring import Ring
+from socket_server.transport.server import SocketIO, on_gevent
 from socket_server.web import demo
 
 if TYPE_CHECKING:
@@ -83,7 +85,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     registry, feed = _join(settings, sessions, gate)
     # With a feed, the head that Redis has is had before anything is stored.
     known = head is not None or feed is None
-    broadcaster = Broadcaster(sessions, inbox, clock_us() if head is None else head, certain=known)
+    start = clock_us() if head is None else head
+    broadcaster = Broadcaster(sessions, inbox, start, FanOut(_ring(settings)), certain=known)
     deadlines = Deadlines()
     verifier = TokenVerifier(settings, RemoteKeySet(settings.jwt_jwks_url) if settings.jwt_jwks_url else None)
 
@@ -153,6 +156,17 @@ def _join(settings: Settings, sessions: SessionManager, gate: Gate) -> "tuple[Re
     registry = RedisRegistry(settings.redis_url, sessions, node, settings.max_connections_per_user, gate)
     gate.on_failed, gate.on_counted = registry.failed, registry.counted
     return registry, Feed(settings.redis_url, node, registry)
+
+
+def _ring(settings: Settings) -> Ring | None:
+    """Return what writes to many sockets at once, where it is wanted and the kernel allows it."""
+    if not settings.io_uring or not on_gevent():
+        return None
+    try:
+        return Ring()
+    except OSError as error:
+        _log.info("no io_uring here (%s): a broadcast takes a system call for each connection", error.strerror)
+        return None
 
 
 def _open(inbox: Inbox) -> int | None:

@@ -83,6 +83,7 @@ class Settings:
     node_name: str = "node"  # what the name of each process of this machine begins with
     workers: int = 1  # processes on one port
     transports: tuple[str, ...] = TRANSPORTS
+    io_uring: bool = True  # broadcasts are written by it where the kernel allows it
     drain_s: float = 10
     log_level: str = "info"
     log_format: str = "text"
@@ -218,6 +219,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         node_name=read.node_name("NODE_NAME", default.node_name),
         workers=_workers(read, redis_url),
         transports=read.transports("TRANSPORTS"),
+        io_uring=read.choice("IO_URING", ("on", "off"), "on") == "on",
         drain_s=read.number("DRAIN_SECONDS", default.drain_s, 0, 3_600),
         log_level=read.choice("LOG_LEVEL", ("debug", "info", "warning", "error"), default.log_level),
         log_format=read.choice("LOG_FORMAT", ("text", "json"), default.log_format),

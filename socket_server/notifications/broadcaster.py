@@ -19,7 +19,7 @@ from socket_server.notifications.notification import Broadcast
 from socket_server.sessions import Audience, SessionManager
 from socket_server.transport import packets
 from socket_server.transport.connection import Connection
-from socket_server.transport.fanout import Delivery, fan_out
+from socket_server.transport.fanout import Delivery, FanOut
 from socket_server.transport.turns import Turn, let_arrive
 
 _log = log.logger("Broadcast")
@@ -66,16 +66,25 @@ class _Post:
 class Broadcaster:
     """Stores notifications and delivers them to the connections of their users."""
 
-    def __init__(self, sessions: SessionManager, inbox: Inbox, head: int, *, certain: bool = True) -> None:
-        """head: the offset from which on this process delivers.
+    def __init__(
+        self,
+        sessions: SessionManager,
+        inbox: Inbox,
+        head: int,
+        fan_out: FanOut | None = None,
+        *,
+        certain: bool = True,
+    ) -> None:
+        """head: the offset from which on this process delivers. fan_out: what writes to the connections.
 
-        certain: False where that is a guess, because the store could not be asked: until start_at() nothing is stored, for
-        it might go out before what others have stored.
+        certain: False where the head is a guess, because the store could not be asked: until start_at() nothing is stored,
+        for it might go out before what others have stored.
         """
         self._sessions = sessions
         self._inbox = inbox
         self._head = head
         self._certain = certain
+        self._fan_out = fan_out or FanOut()
         self._turn = threading.Lock()  # of whoever stores
         self._delivering = threading.Lock()  # taken in turn, so that what is stored first goes out first
         self._waiting: list[_Post] = []
@@ -293,7 +302,7 @@ class Broadcaster:
         with self._delivering:
             lined_up()
             _let_recover(left_behind)
-            return audiences, fan_out(deliveries)
+            return audiences, self._fan_out(deliveries)
 
     def _leave_behind(self) -> list[Connection]:
         """Deliver nothing more to those who are connected now: what lies between the head and what comes next is not to be

@@ -5,6 +5,7 @@ to the socket; what the kernel does not take waits in a bounded backlog, in orde
 meanwhile drains it.
 """
 
+import errno
 import socket
 import ssl
 import time
@@ -25,6 +26,7 @@ _log = log.logger("Socket.IO")
 _READ, _WRITE = 1, 2  # libev's EV_READ and EV_WRITE, as gevent's loop.io() takes them
 _RECV_BYTES = 65_536
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_TRY_AGAIN = (errno.EAGAIN, errno.EINTR)
 
 # How long a closing connection waits for the peer to close too, and how much it throws away meanwhile. Closing at once
 # would make the kernel answer unread bytes with a reset, which can destroy the last ones sent (RFC 6455, 7.1.1).
@@ -56,6 +58,7 @@ class WebSocket:
         "_backlog_bytes",
         "_bucket",
         "_ended",
+        "_fd",
         "_half_sent",
         "_limits",
         "_linger",
@@ -68,6 +71,7 @@ class WebSocket:
 
     def __init__(self, sock: socket.socket, receiver: Receiver, limits: Limits) -> None:
         self._sock: socket.socket | None = sock
+        self._fd = -1 if isinstance(sock, ssl.SSLSocket) else sock.fileno()
         self._receiver: Receiver | None = receiver
         self._reader: frames.FrameReader | None = frames.FrameReader(limits.max_message_bytes, int(limits.frame_burst))
         self._limits = limits
@@ -126,6 +130,23 @@ class WebSocket:
             self._end("transport error")
             return False
         return sent == len(frame) or self._line_up(frame[sent:])
+
+    @property
+    def writable_fd(self) -> int:
+        """Where a frame may be written past send() just now; -1: send() must have it."""
+        return self._fd if self._backlog is None and self._receiver is not None else -1
+
+    def wrote(self, frame: bytes, taken: int) -> bool:
+        """Go on from such a write where it fell short, before anything else is written. Returns what send() does.
+
+        taken: bytes, or a negative errno.
+        """
+        if self._receiver is None:
+            return False
+        if taken < 0 and -taken not in _TRY_AGAIN:
+            self._end("transport error")
+            return False
+        return self._line_up(frame[max(0, taken) :])
 
     def _line_up(self, frame: bytes) -> bool:
         """Put what the kernel does not take now behind what already waits."""

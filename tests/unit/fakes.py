@@ -20,7 +20,7 @@ class RecordingSession:
     def __init__(self, *, broken: bool = False, upgraded: bool = True, max_backlog: int = 1_000_000) -> None:
         self.sid = f"engine-{next(_numbers)}"
         self.upgraded = upgraded
-        self.websocket = None
+        self.websocket: Any = None
         self.broken = broken
         self.closed = False
         self.max_backlog = max_backlog

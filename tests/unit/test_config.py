@@ -77,6 +77,7 @@ VARIABLES = [
     "WEB_CONCURRENCY",
     "REDIS_URL",
     "TRANSPORTS",
+    "IO_URING",
     "FLASK_RUN_FROM_CLI",
 ]
 
@@ -249,6 +250,7 @@ def test_one_message_lists_every_problem_by_name_with_its_mend() -> None:
         "TRUSTED_PROXIES": "10.0.0.0/99",
         "WEB_CONCURRENCY": "4",
         "TRANSPORTS": "udp",
+        "IO_URING": "perhaps",
     }
     with pytest.raises(ConfigError) as caught:
         from_environ(bad)
@@ -324,6 +326,12 @@ def test_a_choice_is_one_of_its_words(name: str, field: str, choices: list[str])
     text = problem(**{name: "other"})
     assert text.startswith(name)
     assert all(choice in text for choice in choices)
+
+
+def test_io_uring_is_used_unless_it_is_switched_off() -> None:
+    assert read().io_uring
+    assert read(IO_URING="on").io_uring
+    assert not read(IO_URING="off").io_uring
 
 
 @pytest.mark.parametrize(
