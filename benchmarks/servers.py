@@ -1,6 +1,7 @@
 """The servers under comparison: how each is started, and what it costs while it runs."""
 
 import os
+import random
 import resource
 import shutil
 import signal
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,9 +125,12 @@ def raise_file_limit(wanted: int = 200_000) -> int:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that is free, and not one that outgoing connections may be given (32768 and up) before it is used."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
