@@ -1,0 +1,160 @@
+"""What connections cost Redis, and what is kept there: `python -m benchmarks.registry`.
+
+Processor time of Redis for a connection that comes, recovers, goes, or is forgotten with its node; bytes for a connection
+and for a notification. No server takes part: what is asked of Redis is what a node asks. Medians of five rounds.
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+import redis
+from redis.commands.core import Script
+
+from benchmarks import servers
+from benchmarks.bus import BODY, ROUNDS
+from benchmarks.swarm import pin
+from socket_server.cluster import scripts
+from socket_server.inbox.inbox import Entry, Retention
+from socket_server.inbox.redis import LOG, PREFIX, RedisInbox
+
+CONNECTIONS = 5_000
+RECOVERIES = 2_000
+MISSED = 10
+AGENT = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148"
+
+Change = tuple[str | int, ...]  # what the script is told of one connection
+
+
+def comes(number: int) -> Change:
+    return (
+        _user(number),
+        f"sid-{number:016}",
+        f"pid-{number:08}.1795384833960383",
+        0,
+        "websocket",
+        _address(number),
+        AGENT,
+    )
+
+
+def goes(number: int) -> Change:
+    return _user(number), f"sid-{number:016}", "", "", "", "", ""
+
+
+def _user(number: int) -> str:
+    return str(1_000_000 + number)
+
+
+def _address(number: int) -> str:
+    return f"198.51.{number >> 8 & 255}.{number & 255}"
+
+
+class Bench:
+    """A Redis, and what its processor time went on."""
+
+    def __init__(self, pid: int, url: str) -> None:
+        self._pid = pid
+        self._url = url
+        self.client = redis.Redis.from_url(url)
+        self._update = self.client.register_script(scripts.UPDATE)
+        self._forget_node = self.client.register_script(scripts.FORGET_NODE)
+
+    def each(self, act: Callable[[], object], count: int) -> float:
+        """Return Redis's processor time for one of so many, in microseconds."""
+        cpu = servers.cpu_s(self._pid)
+        act()
+        return (servers.cpu_s(self._pid) - cpu) / count * 1e6
+
+    def update(self, changes: Sequence[Change], batch: int) -> None:
+        """Make known what has changed, as RedisRegistry does."""
+        for at in range(0, len(changes), batch):
+            some = changes[at : at + batch]
+            self._run(self._update, 9_000, 20, len(changes), at, len(some), 0, *chain.from_iterable(some))
+
+    def forget(self) -> None:
+        """Forget the node, as another one does when its lease is over."""
+        while self._run(self._forget_node, 250, "1"):
+            pass
+
+    def _run(self, script: Script, *arguments: str | int) -> object:
+        return script(args=[PREFIX, "a-node", *arguments])
+
+    def connections(self, batch: int) -> dict[str, float]:
+        """Return what connections cost that come and go, so many made known together."""
+        numbers = range(CONNECTIONS)
+        self.client.flushall()
+        self.update([comes(CONNECTIONS)], 1)
+        before = self.client.info("memory")["used_memory"]
+        found = {"comes us": self.each(lambda: self.update([*map(comes, numbers)], batch), CONNECTIONS)}
+        found["bytes"] = (self.client.info("memory")["used_memory"] - before) / CONNECTIONS
+        found["goes us"] = self.each(lambda: self.update([*map(goes, numbers)], batch), CONNECTIONS)
+        self.update([*map(comes, numbers)], 250)
+        found["forgotten us"] = self.each(self.forget, CONNECTIONS)
+        return found
+
+    def recoveries(self) -> dict[str, float]:
+        """Return what it costs to ask for what a user missed: nothing, and some notifications."""
+        self.client.flushall()
+        inbox = RedisInbox(self._url, Retention())
+        start = inbox.open()
+        users = [_user(number) for number in range(RECOVERIES)]
+        for _ in range(MISSED):
+            for at in range(0, RECOVERIES, 50):
+                inbox.append([Entry((user,), BODY) for user in users[at : at + 50]])
+        newest = int(self.client.get(PREFIX + "head") or 0)
+
+        def ask(after: int) -> Callable[[], object]:
+            return lambda: [inbox.since(user, after, newest, 100, 65_536) for user in users]
+
+        found = {
+            "nothing missed us": self.each(ask(newest), RECOVERIES),
+            f"{MISSED} missed us": self.each(ask(start), RECOVERIES),
+        }
+        inbox.close()
+        return found
+
+    def kept(self, users: int, of: int, count: int) -> dict[str, float]:
+        """Return the bytes of a notification to so many users, of those there are, `count` in all; its log's apart."""
+        self.client.flushall()
+        inbox = RedisInbox(self._url, Retention())
+        inbox.open()
+        before = self.client.info("memory")["used_memory"]
+        for at in range(0, count, 50):
+            inbox.append(
+                [
+                    Entry(tuple(_user((each * users + user) % of) for user in range(users)), BODY)
+                    for each in range(at, at + 50)
+                ]
+            )
+        log = int(self.client.memory_usage(LOG, samples=0) or 0)
+        whole = self.client.info("memory")["used_memory"] - before
+        inbox.close()
+        return {"kept bytes": (whole - log) / count, "log bytes": log / self.client.xlen(LOG)}
+
+
+def show(title: str, ask: Callable[[], dict[str, float]]) -> None:
+    rounds = [ask() for _ in range(ROUNDS)]
+    cells = []
+    for name in rounds[0]:
+        found = [each[name] for each in rounds]
+        cells.append(f"{name} {statistics.median(found):,.0f} ({min(found):,.0f} to {max(found):,.0f})")
+    print(f"{title}: {'; '.join(cells)}", flush=True)
+
+
+def main() -> None:
+    pin(servers.LOAD_CORE)
+    with servers.redis() as (pid, url):
+        bench = Bench(pid, url)
+        for batch in (1, 10, 250):
+            show(f"connections, {batch} at once", lambda batch=batch: bench.connections(batch))
+        show("recoveries", bench.recoveries)
+        show("a notification to 1 user, 20 a user", lambda: bench.kept(1, 500, 10_000))
+        show("to 3 users, 2 a user", lambda: bench.kept(3, 15_000, 10_000))
+        show("to 3 users, 30 a user", lambda: bench.kept(3, 1_000, 10_000))
+        show("to 3 users, 300 a user", lambda: bench.kept(3, 100, 10_000))
+        bench.client.close()
+
+
+if __name__ == "__main__":
+    main()
