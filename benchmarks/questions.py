@@ -127,7 +127,7 @@ def posts(contestant: Contestant, publishers: int = 8, seconds: float = 4.0) -> 
 def spread(contestant: Contestant, publishers: int = 64, seconds: float = 4.0) -> Figures:
     """Posts/s of small broadcasts, each to one of 100 users with two devices, publishers and devices being spread over the
     nodes; and what a post costs, all processes together, Redis and the inbox's keeper among them."""
-    if contestant not in (servers.OURS, servers.STORING, servers.NODES):
+    if contestant not in (servers.OURS, servers.STORING) and not contestant.nodes:
         return {}
     stored = contestant is not servers.OURS
     with running(contestant) as server:
@@ -336,16 +336,18 @@ def _read(swarm: Swarm) -> bytes:
 
 
 def connects(contestant: Contestant, count: int = 3_000) -> Figures:
-    """Connects/s, authenticated, and processor time for each."""
+    """Connects/s, authenticated, and processor time for each; one node after the other, where there are several."""
     with running(contestant) as server:
-        swarm = Swarm(server.port)
+        swarms = [Swarm(node.port) for node in server.nodes]
         tokens = [token(str(number)) for number in range(count + 200)]
-        swarm.connect(tokens[:200])
-        cpu = server.cpu_s()
-        elapsed = swarm.connect(tokens[200:])
-        cpu = server.cpu_s() - cpu
-        swarm.close()
-        return {"connects/s": count / elapsed, "cpu us/connect": cpu / count * 1e6}
+        swarms[0].connect(tokens[:200])
+        cpu, redis = server.whole_cpu_s(), server.redis_cpu_s()
+        elapsed = sum(swarm.connect(tokens[200 + at :: len(swarms)]) for at, swarm in enumerate(swarms))
+        cpu, redis = server.whole_cpu_s() - cpu, server.redis_cpu_s() - redis
+        for swarm in swarms:
+            swarm.close()
+        figures = {"connects/s": count / elapsed, "cpu us/connect": cpu / count * 1e6}
+        return figures | {"of it Redis": redis / count * 1e6} if contestant.nodes else figures
 
 
 def idle(contestant: Contestant, heartbeat_s: int = 5, seconds: float = 15.0) -> Figures:

@@ -1,0 +1,38 @@
+"""One, two and three nodes over one Redis: `python -m benchmarks.nodes`.
+
+Small broadcasts, and connections that come, spread over the nodes. All nodes and their Redis share one core, the load has
+the other: so the rate cannot grow with the nodes, and what counts is the processor time of each post and connection.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+
+from benchmarks import report, servers
+from benchmarks.questions import connects, spread
+from benchmarks.swarm import pin
+
+CONTESTANTS = (
+    servers.STORING,
+    *(replace(servers.NODES, name=f"nodes{count}", title=f"{count} over Redis", nodes=count) for count in (1, 2, 3)),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.nodes", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; the medians count (default 5)")
+    options = parser.parse_args()
+    servers.raise_file_limit()
+    pin(servers.LOAD_CORE)
+    names = {each.name: each.title for each in CONTESTANTS}
+    for title, ask in (("Small broadcasts", spread), ("Connecting, with a token", connects)):
+        rounds = []
+        for _ in range(options.rounds):
+            rounds.append({each.name: ask(each) for each in CONTESTANTS})
+            print(f"# {json.dumps(rounds[-1])}", file=sys.stderr, flush=True)
+        print(report.table(title, rounds, names), flush=True)
+
+
+if __name__ == "__main__":
+    main()
