@@ -41,7 +41,7 @@ _CALLS = 4  # of REST requests to Redis at once, beside the registry's own
 _decode = msgspec.msgpack.Decoder(tuple[str, float, str, str, str, str]).decode
 
 
-_State = Sequence[str | bytes | int]  # what the script is told of one connection
+_State = Sequence[str | bytes | float]  # what the script is told of one connection
 
 
 class Addresses(Protocol):
@@ -284,7 +284,7 @@ class RedisRegistry:
             user,
             connection.sid,
             connection.pid,
-            round(age_s(connection) * 1000),
+            round(age_s(connection) * 1000, 3),
             connection.transport,
             connection.address,
             connection.user_agent,

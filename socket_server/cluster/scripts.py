@@ -115,7 +115,7 @@ local at = 9
 for _ = 1, ARGV[7] do
   local user, sid, age = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 3])
   if age then
-    put(user, sid, ARGV[at + 2], now - age, ARGV[at + 4], ARGV[at + 5], ARGV[at + 6])
+    put(user, sid, ARGV[at + 2], time[1] * 1000 + time[2] / 1000 - age, ARGV[at + 4], ARGV[at + 5], ARGV[at + 6])
   else
     local known = redis.call('HGET', prefix .. 'connections:' .. user, sid)
     if known and cmsgpack.unpack(known)[1] == node then

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -169,15 +170,15 @@ def test_after_a_flush_who_was_connected_comes_back_to_be_told(make_node: Nodes,
 def test_an_append_whose_answer_is_lost_goes_out_once(make_node: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = make_node("a").start(), make_node("b").start()
     sessions = [node.connect("ada")[1] for node in (one, two)]
-    answer = two.inbox._append
+    run = two.inbox._line.run
 
-    def lose_the_answer(**options: object) -> object:
-        answer(**options)
+    def lose_the_answer(*arguments: Any) -> None:
+        run(*arguments)
         raise ConnectionResetError
 
-    monkeypatch.setattr(two.inbox, "_append", lose_the_answer)
-    assert refused(lambda: say(two, "ada"))
-    monkeypatch.setattr(two.inbox, "_append", answer)
+    with monkeypatch.context() as patch:
+        patch.setattr(two.inbox._line, "run", lose_the_answer)
+        assert refused(lambda: say(two, "ada"))
     for session in sessions:
         wait_for(lambda session=session: session.packets, what="what was stored")
     said = [*offsets(sessions[0]), say(two, "ada"), say(one, "ada")]

@@ -393,7 +393,7 @@ def test_sentinels_are_asked_for_the_primary_before_and_after_a_failover(run_red
     inbox = RedisInbox(url, RETENTION)
     head = inbox.open()
     (offset,) = say(inbox, b"1")
-    first.client.wait(1, 5_000)
+    wait_for(lambda: second.client.get(PREFIX + "head") == b"%d" % offset, what="the replica's copy")
     first.kill()
     text = refused(lambda: say(inbox, b"lost"))
     assert "redis+sentinel://127.0.0.1" in text
