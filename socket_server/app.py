@@ -129,6 +129,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         ping_interval_s=settings.ping_interval_s,
         ping_timeout_s=settings.ping_timeout_s,
         upgraded=registry.moved,
+        node=settings.node_name if settings.redis_url else "",
     )
     events = ConnectionEvents(settings, verifier, sessions, registry, broadcaster, Recovery(inbox), deadlines, gate.failed)
     events.register(socketio)

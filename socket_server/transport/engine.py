@@ -321,12 +321,13 @@ class EngineServer(engineio.Server):
         self.sockets: dict[str, EngineSocket] = {}
         self._leaving: dict[str, PollingQueue] = {}
         self.on_upgraded: Callable[[Any], object] = lambda _: None  # told the session's connection
+        self.sids_begin = ""  # so that a proxy in front of several nodes can tell whose session it is
 
     # Sessions
 
     def open(self, handshake: Handshake) -> EngineSocket:
         """Begin a session, still without a transport."""
-        sid = f"{self.generate_id()}.{self.tag}"
+        sid = f"{self.sids_begin}{self.generate_id()}.{self.tag}"
         self.gate.opened(handshake.address)
         socket = self.sockets[sid] = EngineSocket(self, sid, handshake)
         self.heartbeat.add(socket)

@@ -30,6 +30,9 @@ _THREADED_GOODBYE_S = 2.0
 
 _DISCONNECT = Packet(b"41")
 
+# Between the name of a node and the rest of a session's id: in neither of them, and the same in every URL.
+NODE_ENDS = "~"
+
 
 def on_gevent() -> bool:
     """Whether this process runs on gevent (the gunicorn worker) rather than on threads (`flask run`)."""
@@ -48,9 +51,10 @@ class SocketServer(socketio.Server):
         ping_interval_s: float,
         ping_timeout_s: float,
         upgraded: Callable[[Connection], object],
+        node: str = "",
     ) -> None:
         """pid_for: the `pid` of the CONNECT reply, given the handshake's `auth`. upgraded: told of a connection whose
-        transport is now a WebSocket."""
+        transport is now a WebSocket. node: the name of this node, where there are several."""
         self._limits = limits
         self._pid_for = pid_for
         self._deadlines = deadlines
@@ -66,6 +70,8 @@ class SocketServer(socketio.Server):
             ping_timeout_s=ping_timeout_s,
         )
         self.eio.on_upgraded = upgraded
+        if node:
+            self.eio.sids_begin = f"{node}{NODE_ENDS}"
 
     def _engineio_server_class(self) -> Callable[..., Any]:
         if not on_gevent():

@@ -114,6 +114,13 @@ def outcome(greenlet: "gevent.Greenlet[[], bool]") -> bool:
     return result
 
 
+def test_the_ids_of_a_nodes_sessions_begin_with_its_name(sessions: Sessions) -> None:
+    sessions.server.sids_begin = "web-1~"
+    session, _ = sessions.over_polling()
+    assert session.sid.startswith("web-1~")
+    assert sessions.server.sockets[session.sid] is session
+
+
 def test_where_nothing_waits_nobody_waits(sessions: Sessions) -> None:
     for session, _ in (sessions.over_websocket(), sessions.over_polling()):
         assert session.wait_until_sent()
