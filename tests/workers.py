@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.inbox.conftest import RunningRedis
+from tests.redis_servers import RunningRedis
 from tests.servers import RunningServer, running
 
 COUNT = 3

@@ -1,10 +1,7 @@
 """The shipped nginx configuration, in front of a real server: TLS, WebSocket, long-polling, client addresses."""
 
-import contextlib
-import getpass
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,51 +10,13 @@ from typing import Any
 import pytest
 import requests
 
-from tests.integration.certificates import self_signed
 from tests.integration.conftest import Opens
 from tests.integration.doors import receives
 from tests.integration.protocol import RawWebSocket, client
-from tests.servers import ROOT, RunningServer, free_port, mint, running, wait_for
-
-SHIPPED = ROOT / "deploy/nginx/socket-server.conf"
-NAME = "notify.example.com"
+from tests.nginx import NAME, running_nginx
+from tests.servers import RunningServer, mint, running, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
-
-
-def rendered(folder: Path, upstream: int, http: int, https: int) -> str:
-    """Return the shipped file with other ports, paths and certificates: each must be there to be replaced."""
-    certificate, key = self_signed(folder)
-    text = SHIPPED.read_text()
-    for shipped, ours in (
-        ("127.0.0.1:3001", f"127.0.0.1:{upstream}"),
-        ("listen 80;", f"listen 127.0.0.1:{http};"),
-        ("listen 443 ssl;", f"listen 127.0.0.1:{https} ssl;"),
-        (f"/etc/letsencrypt/live/{NAME}/fullchain.pem", str(certificate)),
-        (f"/etc/letsencrypt/live/{NAME}/privkey.pem", str(key)),
-        ("/var/log/nginx/", f"{folder}/"),
-    ):
-        assert shipped in text, shipped
-        text = text.replace(shipped, ours)
-    return text
-
-
-def main_configuration(folder: Path) -> str:
-    temporary = "\n".join(
-        f"    {kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    return f"""
-user {getpass.getuser()};
-daemon off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log warn;
-worker_processes 1;
-events {{ worker_connections 256; }}
-http {{
-{temporary}
-    include {folder}/socket-server.conf;
-}}
-"""
 
 
 class Proxied:
@@ -69,32 +28,12 @@ class Proxied:
 
 @pytest.fixture(scope="module")
 def proxied(tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], str]) -> Iterator[Proxied]:
-    nginx = tool("nginx")
     folder = tmp_path_factory.mktemp("nginx")
-    http, https = free_port(), free_port()
-    with running(folder, TRUSTED_PROXIES="127.0.0.1", PING_INTERVAL=0.4, PING_TIMEOUT=5) as behind:
-        (folder / "socket-server.conf").write_text(rendered(folder, behind.port, http, https))
-        (folder / "nginx.conf").write_text(main_configuration(folder))
-        checked = subprocess.run([nginx, "-t", "-c", folder / "nginx.conf"], capture_output=True, text=True, timeout=20)
-        assert checked.returncode == 0, checked.stderr
-        process = subprocess.Popen([nginx, "-c", folder / "nginx.conf"], stderr=subprocess.DEVNULL)
-        front = RunningServer(process, https, folder / "error.log", "https")
-        front.session.verify = False
-        front.session.headers["Host"] = NAME
-        try:
-
-            def answers() -> bool:
-                assert process.poll() is None, front.log()
-                with contextlib.suppress(requests.ConnectionError):
-                    return front.get("/health/live").ok
-                return False
-
-            wait_for(answers, what="nginx")
-            yield Proxied(front, behind, http, folder)
-        finally:
-            process.terminate()
-            process.wait(10)
-            front.session.close()
+    with (
+        running(folder, TRUSTED_PROXIES="127.0.0.1", PING_INTERVAL=0.4, PING_TIMEOUT=5) as behind,
+        running_nginx(tool("nginx"), folder, [behind.port]) as nginx,
+    ):
+        yield Proxied(nginx.https, behind, nginx.http, folder)
 
 
 def test_every_kind_of_connection_receives_through_nginx(proxied: Proxied, opens: Opens) -> None:
