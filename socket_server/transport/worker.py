@@ -47,6 +47,9 @@ _CATCH_UP_AGAIN_S = 1.0
 # need its time.
 FINISH_S = 1.0
 
+# For how long the first request of a new connection is waited for, when the server stops.
+JUST_NOW_S = 0.2
+
 
 # How often overdue HTTP connections are looked for.
 _WATCH_S = 0.5
@@ -90,6 +93,11 @@ class Server(WSGIServer):
     @property
     def draining(self) -> bool:
         return bool(self.engine.gate.draining)
+
+    def expecting(self) -> bool:
+        """Whether a request is under way, or soon will be: who has only just connected has a reason."""
+        just_now = time.monotonic() - JUST_NOW_S
+        return any(each.busy or (not each.served and each.waiting_since > just_now) for each in self.handlers)
 
     def start(self) -> None:
         super().start()
@@ -161,6 +169,14 @@ class Server(WSGIServer):
             self._do_read()  # type: ignore[attr-defined]  # upstream's own, which the type stubs leave out
             self._gave_way = False
             self.start_accepting()
+
+    def stop_listening(self) -> None:
+        """Take in who stands in line already, and close the door: who comes later is refused, and so can go elsewhere."""
+        self._share = None  # they are not left to others
+        self.stop_accepting()
+        while not self.full() and (accepted := self.do_read()) is not None:
+            self.do_handle(*accepted)
+        self.close()
 
     def judge(self, environ: dict[str, Any]) -> tuple[int, bytes | None]:
         """Judge a request by its head: how large its body may be, or the response that refuses it."""
@@ -312,8 +328,11 @@ class Worker(GeventWebSocketWorker):
             drain.join(0.5)
             if self._hurry:  # a second, impatient signal
                 break
+        for server in servers:
+            server.close() if succeeded else server.stop_listening()
         ends = max(ends, time.monotonic() + FINISH_S)
-        while any(handler.busy for server in servers for handler in server.handlers) and time.monotonic() < ends:
+        gevent.sleep(0)  # who was the last to come in begins
+        while any(server.expecting() for server in servers) and time.monotonic() < ends:
             self.notify()
             gevent.sleep(0.02)
             if self._hurry:

@@ -269,26 +269,61 @@ def test_sigterm_drains_evenly_with_1012_and_ends_with_status_0(tmp_path: Path) 
         assert "Traceback" not in server.log()
 
 
-@pytest.mark.parametrize("drain_s", [2, 0])
-def test_a_request_in_flight_at_sigterm_is_answered(tmp_path: Path, drain_s: int) -> None:
-    body = json.dumps({"userIds": ["1"], "notification": {"title": "in flight"}}).encode()
+def post_of(broadcast: dict[str, Any]) -> bytes:
+    """Return a whole POST /broadcast."""
+    body = json.dumps(broadcast).encode()
     head = (
         f"POST /broadcast HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {API_KEY}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    ).encode()
+    )
+    return head.encode() + body
+
+
+@pytest.mark.parametrize("drain_s", [2, 0])
+def test_a_request_in_flight_at_sigterm_is_answered(tmp_path: Path, drain_s: int) -> None:
+    request = post_of({"userIds": ["1"], "notification": {"title": "in flight"}})
     with running(tmp_path, DRAIN_SECONDS=drain_s) as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock, RawWebSocket(server.port) as raw:
             raw.sign_in(mint("somebody"))
-            sock.sendall(head + body[:10])
+            sock.sendall(request[:-10])
             wait_for(lambda: server.get("/health").ok, what="health")
             server.process.send_signal(signal.SIGTERM)
             wait_for(lambda: "draining" in server.log(), what="the drain")
             time.sleep(0.2)
-            sock.sendall(body[10:])
+            sock.sendall(request[-10:])
             answer = sock.recv(65_536)
             assert answer.startswith(b"HTTP/1.1 200 ")
             assert b'"success":true' in answer.replace(b" ", b"")
         assert server.process.wait(5) == 0
+
+
+def test_who_has_come_in_when_the_server_stops_is_answered_and_who_comes_later_is_refused(tmp_path: Path) -> None:
+    """Nobody's request is taken and then dropped: a proxy cannot send a post again, but it can go on to the next server."""
+    answers: list[bytes] = []
+    with running(tmp_path, DRAIN_SECONDS=0.3) as server:
+
+        def knock() -> None:
+            """Post in one new connection after the other, until nobody opens."""
+            while True:
+                try:
+                    sock = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+                except ConnectionError:
+                    return
+                with sock:
+                    try:
+                        sock.sendall(post_of({"userIds": ["1"], "notification": {}}))
+                        answers.append(sock.recv(65_536)[:12])
+                    except OSError as error:
+                        answers.append(repr(error).encode())
+
+        knocking = [threading.Thread(target=knock) for _ in range(6)]
+        for each in knocking:
+            each.start()
+        wait_for(lambda: len(answers) > 300, what="some posts")
+        assert server.stop() == 0
+        for each in knocking:
+            each.join()
+    assert set(answers) == {b"HTTP/1.1 200"}
 
 
 def test_connections_are_told_before_the_process_ends(tmp_path: Path, opens: Opens) -> None:
