@@ -97,6 +97,8 @@ class Feed:
                 if not self._stopping.is_set():
                     self._failed(explain(error, self._password))
             except Exception:
+                if self._stopping.is_set():
+                    return  # the client does not expect that its connection is taken from it
                 _log.exception("unexpected error in the feed")
                 self._failed("sends what cannot be read; the server's log says more")
 
