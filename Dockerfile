@@ -26,9 +26,9 @@ RUN pip install --no-deps . \
 FROM python:3.13-slim
 
 # Logs reach `docker logs` at once, and nothing is written beside the code (the root file system may be read-only). The
-# inbox is in the volume; an INBOX_URL from outside wins.
-ENV INBOX_URL=sqlite:////data/inbox.db \
-    PATH=/opt/venv/bin:$PATH \
+# inbox is in the volume, unless INBOX_URL or REDIS_URL says otherwise.
+ENV PATH=/opt/venv/bin:$PATH \
+    STATE_DIRECTORY=/data \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 

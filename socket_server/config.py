@@ -239,7 +239,9 @@ def _default_env(environ: Mapping[str, str]) -> str:
 
 
 def _inbox_url(read: "_Reader", redis_url: str, default: str) -> str:
-    url = read.inbox_url("INBOX_URL", redis_url or default)
+    # In this way systemd names the directory that it gives to a service; so does the Docker image.
+    directory = read.raw("STATE_DIRECTORY").partition(":")[0]
+    url = read.inbox_url("INBOX_URL", redis_url or (f"sqlite:///{directory}/inbox.db" if directory else default))
     if redis_url and url != redis_url and not read.complained_of("INBOX_URL", "REDIS_URL"):
         read.problem(
             "INBOX_URL is another store than REDIS_URL: the nodes share their inbox, in the same Redis that joins them; "

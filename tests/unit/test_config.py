@@ -420,10 +420,17 @@ def test_several_workers_need_redis() -> None:
 
 def test_nodes_keep_what_users_miss_in_the_redis_that_joins_them() -> None:
     assert read(REDIS_URL="redis://one").inbox_url == "redis://one"
+    assert read(REDIS_URL="redis://one", STATE_DIRECTORY="/data", INBOX_URL="").inbox_url == "redis://one"
     assert read(REDIS_URL="redis://one", INBOX_URL="redis://one").redis_url == "redis://one"
     for other in ("memory://", "sqlite:///inbox.db", "redis://two"):
         assert "REDIS_URL" in problem(REDIS_URL="redis://one", INBOX_URL=other)
     assert read().redis_url == ""
+
+
+def test_without_a_place_for_the_inbox_it_is_in_the_directory_that_systemd_gives_to_the_service() -> None:
+    assert read(STATE_DIRECTORY="/var/lib/it").inbox_url == "sqlite:////var/lib/it/inbox.db"
+    assert read(STATE_DIRECTORY="/var/lib/it:/var/lib/other").inbox_url == "sqlite:////var/lib/it/inbox.db"
+    assert read(STATE_DIRECTORY="/var/lib/it", INBOX_URL="memory://").inbox_url == "memory://"
 
 
 @pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "memory://", "sqlite:///inbox.db"])
