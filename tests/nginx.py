@@ -53,7 +53,7 @@ def install(folder: Path, ports: Sequence[int], http: int, https: int, plain: in
         nodes, addresses = "one-node.conf", {"127.0.0.1:3001": f"127.0.0.1:{ports[0]}"}
     else:
         nodes = "three-nodes.conf"
-        addresses = {f"10.0.0.{number}:3001": f"127.0.0.1:{port}" for number, port in enumerate(ports, 1)}
+        addresses = {f"node{number}:3001": f"127.0.0.1:{port}" for number, port in enumerate(ports, 1)}
     nodes_file = folder / "socket-server" / nodes
     nodes_file.write_text(_replaced(nodes_file.read_text(), addresses))
     for shipped, ours in changes.items():
