@@ -1,7 +1,7 @@
 """Nodes within the test's process: the parts that make one of several, as app.py joins them, on a real Redis."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 import pytest
@@ -19,7 +19,6 @@ from socket_server.transport.connection import Connection
 from socket_server.transport.gate import Gate
 from socket_server.transport.origins import Origins
 from tests.clients.official import Network
-from tests.cluster.fleet import Fleet, running_fleet
 from tests.redis_servers import RunningRedis
 from tests.servers import wait_for
 from tests.unit.fakes import RecordingSession, connection
@@ -124,9 +123,3 @@ def brief_leases(monkeypatch: pytest.MonkeyPatch) -> float:
     monkeypatch.setattr(redis_registry, "RENEW_S", 0.4)
     monkeypatch.setattr(redis_registry, "_RETRY_S", 0.1)
     return 1.8
-
-
-@pytest.fixture(scope="module")
-def fleet(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with running_fleet(tool("redis-server"), tool("nginx"), tmp_path_factory.mktemp("fleet"), DRAIN_SECONDS=2) as started:
-        yield started

@@ -48,7 +48,8 @@ class Node:
 
     @property
     def master(self) -> int:
-        return int(self._pid_file.read_text())
+        """Return the process id of gunicorn's master, which is not written anywhere for a moment while it reloads."""
+        return int(wait_for(lambda: _text(self._pid_file), what="the process id"))
 
     def log(self) -> str:
         return self._log_file.read_text(errors="replace")
@@ -83,13 +84,12 @@ class Node:
         old, ready = self.master, self.log().count("ready mode=")
         os.kill(old, signal.SIGUSR2)
         beside = Path(f"{self._pid_file}.2")
-        wait_for(lambda: beside.exists() and beside.read_text().strip(), what="another gunicorn")
-        new = int(beside.read_text())
+        new = int(wait_for(lambda: _text(beside), what="another gunicorn"))
         wait_for(lambda: self._workers(new), what="its worker")
         wait_for(lambda: self.log().count("ready mode=") > ready, what="its worker")
         os.kill(old, signal.SIGTERM)
         wait_for(lambda: _gone(old, self._processes), PATIENCE_S, "the end of the old one")
-        wait_for(lambda: self.master == new and self.healthy(), what=f"{self.name} in health")
+        wait_for(lambda: not beside.exists() and self.master == new and self.healthy(), what=f"{self.name} in health")
 
     def kill(self) -> None:
         """The machine is gone."""
@@ -106,6 +106,13 @@ class Node:
         with contextlib.suppress(OSError):
             return set(map(int, Path(f"/proc/{master}/task/{master}/children").read_text().split()))
         return set()
+
+
+def _text(file: Path) -> str:
+    """Return what is in a file; nothing where there is none."""
+    with contextlib.suppress(OSError):
+        return file.read_text().strip()
+    return ""
 
 
 def _gone(pid: int, children: list[subprocess.Popen[bytes]]) -> bool:

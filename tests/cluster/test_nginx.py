@@ -11,11 +11,17 @@ import pytest
 import requests
 
 from tests.clients.official import TRANSPORTS, Script
-from tests.cluster.fleet import NODES, Fleet
+from tests.cluster.fleet import NODES, Fleet, running_fleet
 from tests.nginx import running_nginx
 from tests.servers import API_KEY, mint, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+
+
+@pytest.fixture(scope="module")
+def fleet(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with running_fleet(tool("redis-server"), tool("nginx"), tmp_path_factory.mktemp("fleet"), DRAIN_SECONDS=2) as started:
+        yield started
 
 
 @pytest.fixture
