@@ -28,7 +28,7 @@ module.exports = {
       args: ['-c', run],
       interpreter: 'none',
 
-      // Always one: in this version every instance knows only its own connections.
+      // Always one: instances of PM2 would want the same port. For more processes: REDIS_URL and WEB_CONCURRENCY.
       exec_mode: 'fork',
       instances: 1,
 
