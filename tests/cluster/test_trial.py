@@ -21,6 +21,8 @@ from tests.servers import API_KEY, RunningServer, wait_for
 SEEDS = itertools.count(20_240_101)  # one a trial: idempotency keys are used once
 KEY = {"Authorization": f"Bearer {API_KEY}"}
 
+SOME = 60  # users, where it is not their number that matters
+
 # Contract, section 7.
 FORGOTTEN_S = 15.0
 WHOLE_AGAIN_S = 5.0
@@ -54,27 +56,27 @@ def test_all_connections_of_a_user_see_the_same_order_on_whichever_nodes_they_ar
 
 
 def test_the_clients_of_a_killed_node_go_to_the_others_and_it_is_forgotten(node: str, cluster: Cluster) -> None:
-    with sound_trial(node, cluster):
+    with sound_trial(node, cluster, users=SOME):
         time.sleep(0.5)
         cluster.nodes[0].die()
         died = time.monotonic()
         others = cluster.nodes[1:]
         wait_for(lambda: all(_known(each.server) == 2 for each in others), FORGOTTEN_S, "a dead node to be forgotten")
         print(f"forgotten after {time.monotonic() - died:.1f} s")
-        wait_for(lambda: [online(each.server) for each in others] == [(USERS, 2 * USERS)] * 2, 5, "its clients elsewhere")
+        wait_for(lambda: [online(each.server) for each in others] == [(SOME, 2 * SOME)] * 2, 5, "its clients elsewhere")
         cluster.nodes[0].start_again()
 
 
 @pytest.mark.parametrize("ways", [("stop", "cut-off", "redis-stop"), ("restart",)], ids=", ".join)
 def test_nothing_is_lost(node: str, cluster: Cluster, ways: tuple[str, ...]) -> None:
-    with sound_trial(node, cluster, "websocket", "default", "polling", users=60, seconds=1.5) as running:
+    with sound_trial(node, cluster, "websocket", "default", "polling", users=SOME, seconds=1.5) as running:
         for way in ways:
             running.hit(way)
         time.sleep(0.5)
 
 
 def test_redis_is_killed_for_five_seconds_and_comes_back(node: str, cluster: Cluster) -> None:
-    with sound_trial(node, cluster) as running:
+    with sound_trial(node, cluster, users=SOME) as running:
         time.sleep(1)
         cluster.redis.kill()
         gone = time.monotonic()
@@ -94,7 +96,7 @@ def test_redis_is_killed_for_five_seconds_and_comes_back(node: str, cluster: Clu
         back = time.monotonic()
         for each in cluster.nodes:
             wait_for(lambda server=each.server: server.get("/health").ok, WHOLE_AGAIN_S, "a healthy node")
-            assert online(each.server) == (USERS, 2 * USERS)
+            assert online(each.server) == (SOME, 2 * SOME)
         print(f"whole again {time.monotonic() - back:.1f} s after the return of Redis")
         assert time.monotonic() < back + WHOLE_AGAIN_S
         time.sleep(1)
