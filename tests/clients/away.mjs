@@ -38,8 +38,9 @@ function open({ name, url, options }) {
 }
 
 const commands = {
-  open({ clients }) {
-    for (const client of clients) open(client);
+  /** url: of all clients that name none. */
+  open({ url, clients }) {
+    for (const client of clients) open({ url, ...client });
   },
 
   /** Say when every connection has received this notification. */
