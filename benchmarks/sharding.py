@@ -20,7 +20,7 @@ HOP_S = 100e-6  # from a node to its Redis, one way
 TOGETHER = 256  # users in one append of small broadcasts, as in notifications/broadcaster.py
 NODES = 16  # that store on one shard
 
-CONNECT_S = 800e-6  # a node's: 520 measured, the rest is an estimate of what a recovery adds
+CONNECT_S = 800e-6  # a node's: 450 measured, the rest is an estimate of what a recovery adds
 KNOWN_S = 10e-6  # Redis's, for a connection made known or forgotten, in a batch
 RECOVERY_S = 125e-6  # Redis's, for a recovery, each in a call of its own
 BATCHED_RECOVERY_S = RECOVERY_S - CALL_S + CALL_S / 8  # where eight shared a call; not built
