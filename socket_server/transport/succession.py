@@ -8,9 +8,10 @@ import mmap
 import os
 from typing import Any
 
-_shared = mmap.mmap(-1, 16)
+_shared = mmap.mmap(-1, 24)
 _RELOADS = slice(0, 8)  # how many there have been
 _NEW_MASTER = slice(8, 16)  # the id of its process; 0: there is none
+_SERVING = slice(16, 24)  # the newest reload whose workers serve
 
 
 def announce_reload(_: Any) -> None:
@@ -28,6 +29,14 @@ class Succession:
 
     def __init__(self) -> None:
         self._born = _read(_RELOADS)
+
+    def serve(self) -> None:
+        """This worker serves from now on."""
+        _write(_SERVING, max(_read(_SERVING), self._born))
+
+    def loading(self) -> bool:
+        """Whether there is a successor, by a reload, that does not serve yet."""
+        return _read(_RELOADS) != self._born and _read(_SERVING) <= self._born
 
     def begun(self) -> bool:
         """Whether others serve the listening sockets now, or are about to.

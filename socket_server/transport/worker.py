@@ -39,6 +39,9 @@ _log = log.logger("Server")
 # Over how long connections move to a worker that has taken over.
 SUCCESSION_S = 1.0
 
+# How long a worker goes on as ever while its successor loads, beyond DRAIN_SECONDS; gunicorn waits 5 s more than those.
+LOADING_S = 2.5
+
 # How often it is looked whether something is stored that has not gone out; less often while the inbox is down.
 _CATCH_UP_EVERY_S = 0.25
 _CATCH_UP_AGAIN_S = 1.0
@@ -248,6 +251,7 @@ class Worker(GeventWebSocketWorker):
         engine = self.wsgi.extensions["socketio"].server.eio
         servers = [self._start(listener) for listener in self.sockets]
         self._open_door(engine, servers[0])
+        succession.serve()
         if self.wsgi.extensions["socket_server"].feed is None:  # which reads all that is stored
             gevent.spawn(self._catch_up)
         beat = 0.0
@@ -259,10 +263,18 @@ class Worker(GeventWebSocketWorker):
             gevent.sleep(0.1)
             succeeded = succession.begun()
         if succeeded:
+            self._wait_while_loading(succession)
             for server in servers:
                 server.leave_accepting()
         self._share.end()
         self._stop(servers, engine, succeeded)
+
+    def _wait_while_loading(self, succession: Succession) -> None:
+        """Go on as ever until the successor has loaded: whoever came meanwhile would stand at a closed door for so long."""
+        ends = time.monotonic() + self.wsgi.extensions["socket_server"].settings.drain_s + LOADING_S
+        while succession.loading() and time.monotonic() < ends and not self._hurry:
+            self.notify()
+            gevent.sleep(0.05)
 
     def _catch_up(self) -> None:
         """Deliver what another process stores (the worker before a reload, or the one after it), and what was stored though

@@ -124,7 +124,9 @@ def test_a_node_that_is_gone_is_passed_over(fleet: Fleet) -> None:
     gone = fleet.nodes[1]
     gone.kill()
     try:
-        for number in range(30):
+        wait_for(lambda: not gone.healthy(), what="the end of it")
+        assert fleet.post(["gil"], 0, key="gil-0").status_code == 200
+        for number in range(1, 30):
             assert requests.get(f"{fleet.url}/health", timeout=10).ok
             assert requests.get(f"{fleet.url}/socket.io/?EIO=4&transport=polling", timeout=10).ok
             assert fleet.post(["gil"], number).status_code == 200

@@ -431,6 +431,34 @@ def children_of(pid: int) -> set[int]:
     return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
+def test_while_the_new_worker_loads_nobody_waits_for_it(tmp_path: Path) -> None:
+    """gunicorn tells the old worker to stop as soon as it has forked the new one, which then has the app to load."""
+    (tmp_path / "slow.py").write_text("import time; time.sleep(2)\nfrom wsgi import app\n")
+    port = free_port()
+    server = start(
+        tmp_path / "server.log",
+        [str(BIN / "gunicorn"), "--pythonpath", str(tmp_path), "slow:app"],
+        port,
+        **PRODUCTION,
+        HOST="127.0.0.1",
+        PORT=port,
+        INBOX_URL=f"sqlite:///{tmp_path}/inbox.db",
+    )
+    try:
+        server.process.send_signal(signal.SIGHUP)
+        slowest = 0.0
+        while server.log().count(" ready ") < 2:
+            began = time.monotonic()
+            assert requests.get(server.url + HANDSHAKE, timeout=10).status_code == 200
+            slowest = max(slowest, time.monotonic() - began)
+            time.sleep(0.02)
+        assert slowest < 1, slowest
+        wait_for(lambda: "stopped" in server.log(), what="the end of the old worker")
+    finally:
+        assert server.stop() == 0
+        server.session.close()
+
+
 def test_one_worker_stays_one_worker(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         server.process.send_signal(signal.SIGTTIN)
