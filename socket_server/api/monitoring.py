@@ -37,7 +37,7 @@ def blueprint(
         body: dict[str, Any] = {
             "status": status,
             "uptime": round(time.monotonic() - started, 2),
-            "stats": _stats_or_own().to_json(),
+            "stats": _stats_or_own(checks.good).to_json(),
             "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }
         if not checks.good:
@@ -55,10 +55,13 @@ def blueprint(
         """Who is connected, in numbers. 503: the other nodes cannot be asked."""
         return json_response(registry.stats().to_json())
 
-    def _stats_or_own() -> ClusterStats:
+    def _stats_or_own(ask: bool) -> ClusterStats:
+        """ask: False where the others cannot be asked, as far as is known: that is not waited for a second time."""
         try:
-            return registry.stats()
+            if ask:
+                return registry.stats()
         except ClusterUnavailable:
-            return ClusterStats(sessions.stats())  # `checks` says why
+            pass  # the next `checks` say why
+        return ClusterStats(sessions.stats())
 
     return bp

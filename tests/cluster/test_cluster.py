@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,14 +11,15 @@ import redis.sentinel
 import requests
 import websocket
 
-from socket_server.inbox.redis import PREFIX
+from socket_server.inbox.redis import PREFIX, TIMEOUT_S
 from tests.cluster.nodes import Cluster
 from tests.integration.protocol import TRANSPORTS, Client, client
 from tests.redis_servers import RunningRedis
 from tests.servers import API_KEY, RunningServer, free_port, mint, wait_for
 
 KEY = {"Authorization": f"Bearer {API_KEY}"}
-LIMITS = {
+SETTINGS = {
+    "PING_TIMEOUT": 60,  # these clients answer pings while they read
     "TRUSTED_PROXIES": "127.0.0.1",
     "MAX_CONNECTIONS_PER_USER": 3,
     "MAX_CONNECTIONS_PER_IP": 8,
@@ -30,7 +32,7 @@ WHOLE_AGAIN_S = 5.0
 def cluster(
     node: str, run_redis: Callable[..., RunningRedis], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
-    with Cluster(node, run_redis(), tmp_path_factory.mktemp("cluster"), 2, **LIMITS) as started:
+    with Cluster(node, run_redis(), tmp_path_factory.mktemp("cluster"), 2, **SETTINGS) as started:
         yield started
         assert "Traceback" not in started.log(), started.log()
 
@@ -240,6 +242,33 @@ def test_a_redis_that_became_a_read_only_replica(
         is_down(servers, clients, "is a read-only replica: name the primary, or use redis+sentinel://")
     finally:
         cluster.redis.client.replicaof("NO", "ONE")
+    is_whole(servers, clients)
+
+
+def test_a_redis_that_does_not_answer(servers: list[RunningServer], connects: Connects, cluster: Cluster) -> None:
+    clients = [connects(server, "ada") for server in servers]
+    cluster.redis.stop()
+    try:
+        took_s: list[float] = []
+
+        def unhealthy() -> dict[str, Any] | None:
+            started = time.monotonic()
+            found = _unhealthy(servers[0])
+            took_s.append(time.monotonic() - started)
+            return found
+
+        health = wait_for(unhealthy, what="an unhealthy node")
+        assert max(took_s) < TIMEOUT_S + 2
+        assert "has not answered for 5 s" in health["checks"]["inbox"]
+        clients[0].pong()
+        refusal = servers[0].broadcast(["ada"], {"title": "refused"})
+        assert refusal.status_code == 503
+        assert "has not answered for 5 s" in refusal.json()["message"]
+        clients[1].pong()
+    finally:
+        cluster.redis.resume()
+    for each in clients:  # what Redis was asked it does when it goes on, and it is delivered, once
+        assert each.event()[1] == {"title": "refused"}
     is_whole(servers, clients)
 
 
