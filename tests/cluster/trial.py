@@ -42,6 +42,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.trial", description=__doc__)
     parser.add_argument("--times", type=int, default=20, help="how often something happens")
     parser.add_argument("--seconds", type=float, help="how long it takes; 1 to 8 by default")
+    parser.add_argument("--within", type=float, default=1.2, help="how many seconds go by before it, at most")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--ways", default="kill,stop,cut-off,restart,reload,redis-kill,redis-stop")
     parser.add_argument("--transports", default="websocket", help=f"any of {','.join(TRANSPORTS)}")
@@ -66,7 +67,7 @@ def main() -> int:
             trial(node, cluster, options.seed, options.transports.split(","), options.seconds, options.users)
         )
         for number in range(1, options.times + 1):
-            print(f"{time.strftime('%H:%M:%S')} {number} {running.hit(*ways)}", flush=True)
+            print(f"{time.strftime('%H:%M:%S')} {number} {running.hit(*ways, within_s=options.within)}", flush=True)
         counts = running.finish()
     for fault in counts.faults:
         print(fault)
