@@ -21,7 +21,7 @@ entries = st.builds(Entry, st.lists(text, max_size=4).map(tuple), blob, ttl, cla
 reads = st.builds(Read, text, st.integers(0, 10**19 - 1), st.none() | offset, offset, offset)
 requests = st.one_of(
     st.just(messages.Open()),
-    st.builds(messages.Append, st.lists(entries, max_size=4).map(tuple)),
+    st.builds(messages.Append, st.lists(entries, max_size=4).map(tuple), st.none() | offset),
     st.builds(messages.Amend, text, blob),
     st.builds(messages.Since, st.lists(reads, max_size=4).map(tuple)),
     st.builds(messages.Forget, text),
