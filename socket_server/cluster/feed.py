@@ -21,8 +21,8 @@ _log = log.logger("Server")
 
 # Redis holds a read back until there is something, for so long.
 _WAIT_MS = 1_000
-# Of the log, in one read.
-_COUNT = 1_000
+# Of the log, in one read: a notification may have a megabyte.
+_COUNT = 200
 # After a read that brought something, what comes within this is read together.
 _REST_S = 0.002
 # The same where this node stores something itself meanwhile: each of its appends brings along what the others have stored,

@@ -64,7 +64,7 @@ _HEALTH_CHECK_S = 30  # a connection that has been idle for so long is tried bef
 _READERS = 8  # calls at once; each takes a connection
 _WRITERS = 4  # apart from those, so that no number of recoveries holds up a broadcast
 
-_OTHERS = 500  # that one append hands out: what a node that was away is behind must hold up neither Redis nor the node
+_OTHERS = 200  # that one append hands out: what a node that was away is behind must hold up neither Redis nor the node
 
 _OLDEST_VERSION = (6, 2)  # LPOP with a count, XADD with MINID
 # Offsets are doubles in Lua: exact up to here, which is the year 2255.
