@@ -128,17 +128,18 @@ class ConnectionEvents:
     def _admit(self, connection: Connection, identity: Identity) -> None:
         if connection.gone:
             return  # it left while its token was being verified
+        # Before the rest, which may wait for Redis: AUTH_TIMEOUT has been met.
+        if identity.expires_at is None:
+            self._end_after(connection, None, expired_token())
+        else:
+            left_s = identity.expires_at + self._settings.jwt_leeway_s - time.time()
+            self._end_after(connection, max(0.0, left_s) if left_s < _MAX_DEADLINE_S else None, expired_token())
         position, connection.position = connection.position, None
         if connection.user_id is None:
             self._begin(connection, identity, position)
         else:
             # A refresh: it is live, or is being brought up to date, and misses nothing.
             self._broadcaster.in_turn(lambda head: connection.deliver([_success(identity, head, recovered=True)]))
-        if identity.expires_at is None:
-            self._end_after(connection, None, expired_token())
-        else:
-            left_s = identity.expires_at + self._settings.jwt_leeway_s - time.time()
-            self._end_after(connection, max(0.0, left_s) if left_s < _MAX_DEADLINE_S else None, expired_token())
 
     def _begin(self, connection: Connection, identity: Identity, position: Position | None) -> None:
         """Register a connection, and send it what it has missed, before anything new."""

@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from socket_server.inbox.redis import PREFIX, TIMEOUT_S
 from tests.cluster.nodes import Cluster
 from tests.integration.protocol import TRANSPORTS, Client, client
 from tests.redis_servers import RunningRedis
-from tests.servers import API_KEY, RunningServer, free_port, mint, wait_for
+from tests.servers import API_KEY, RunningServer, free_port, mint, running, wait_for
 
 KEY = {"Authorization": f"Bearer {API_KEY}"}
 SETTINGS = {
@@ -220,6 +221,20 @@ def _refused_at_the_gate(server: RunningServer, address: str) -> bool:
 
 
 # What Redis may do
+
+
+def test_who_is_authenticated_has_time_though_redis_stands_still(
+    run_redis: Callable[..., RunningRedis], connects: Connects, tmp_path: Path
+) -> None:
+    own = run_redis()
+    with running(tmp_path, REDIS_URL=own.url, INBOX_URL="", AUTH_TIMEOUT=0.5) as server:
+        server.wait_for_log("is in touch", 1)
+        own.stop()
+        try:
+            waits = connects(server, "ada")
+        finally:
+            own.resume()
+        is_whole([server], [waits])
 
 
 def test_a_full_redis(servers: list[RunningServer], connects: Connects, cluster: Cluster) -> None:
