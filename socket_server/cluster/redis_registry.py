@@ -8,6 +8,7 @@ names another than the last one, it has lost some, and what it knows is compared
 """
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -96,6 +97,7 @@ class RedisRegistry:
         self._in_doubt = False  # whether what Redis knows of this node is what is there
         self._differed = False  # whether the last count did not agree
         self._certain_ms = 0  # when it was last certain, by Redis's clock
+        self._clock_s = 0.0  # how far that is ahead of the one here that only goes forward; a little less, by the way to it
 
     # What changes here; from any thread, never waits
 
@@ -182,7 +184,8 @@ class RedisRegistry:
                     if connection.sid.encode() == news[b"sid"]:
                         self._end(connection, news[b"why"].decode())
             case b"sign out":
-                self._end_all(user_id)
+                # Who has signed in again since stays, however late this is heard.
+                self._end_all(user_id, older_than_s=self._clock_s + time.monotonic() - float(news[b"at"]) / 1000)
             case b"gone":
                 self._addresses.forget_elsewhere(node)
             case b"failed" if node != self.node:
@@ -246,6 +249,7 @@ class RedisRegistry:
             *_flat(failures),
             *_flat(counts),
         )
+        self._clock_s = now_ms / 1000 - time.monotonic()
         self._in_doubt = before != self._number or self._differs(count)
         self._number += 1
         if not self._in_doubt:

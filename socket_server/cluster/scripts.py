@@ -188,7 +188,7 @@ for at = 1, #known, 2 do
   drop(cmsgpack.unpack(known[at + 1])[1], user, known[at])
   count = count + 1
 end
-tell_all('sign out', 'user', user)
+tell_all('sign out', 'user', user, 'at', now)
 return count
 """
 )

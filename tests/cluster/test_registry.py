@@ -132,6 +132,18 @@ def test_a_user_is_signed_out_of_all_nodes(make_node: Nodes) -> None:
     assert three.registry.sign_out("ada") == 0
 
 
+def test_who_has_signed_in_again_stays_however_late_its_node_hears_of_the_signing_out(make_node: Nodes) -> None:
+    one, two = make_node("a").start(), make_node("b").start(feed=False)
+    signed_out = [two.connect(user)[0].sid for user in ("ada", "bob")]
+    one.registry.sign_out("ada")
+    time.sleep(0.2)  # more than the way to Redis takes, by which an age is off
+    two.connect("ada")
+    one.registry.sign_out("bob")
+    two.feed.start(two.broadcaster, None)
+    wait_for(lambda: len(two.ended) >= 2 and two.ended[-1][0] == signed_out[1], what="the end of the last to be signed out")
+    assert two.ended == [(sid, SIGNED_OUT) for sid in signed_out]
+
+
 def test_a_node_that_was_forgotten_signs_out_whom_it_missed(make_node: Nodes, brief_leases: float) -> None:
     one, two = make_node("a").start(), make_node("b").start()
     signed_out, _ = one.connect("ada")
