@@ -10,9 +10,9 @@ names another than the last one, it has lost some, and what it knows is compared
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import redis
@@ -42,6 +42,8 @@ _CALLS = 4  # of REST requests to Redis at once, beside the registry's own
 _decode = msgspec.msgpack.Decoder(tuple[str, float, str, str, str, str]).decode
 
 
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 _State = Sequence[str | bytes | float]  # what the script is told of one connection
 
 
@@ -219,20 +221,17 @@ class RedisRegistry:
 
     def _make_known(self) -> None:
         """Send the next batch, as soon as there is something to say, and at the latest to renew the lease."""
-        if self._trouble is None and not (self._changed or self._in_doubt or self._strays):
+        unsaid = self._changed or self._failures or self._counts or self._strays or self._in_doubt
+        if self._trouble is None and not unsaid:
             self._wake.wait(RENEW_S)
         self._wake.clear()
         if self._in_doubt:
             self._compare()
             self._take_in()
         with self._lock:
-            batch = [connection for connection, _ in zip(self._changed, range(_BATCH), strict=False)]
-            for connection in batch:
-                del self._changed[connection]
-            self._under_way = dict.fromkeys(batch)
+            batch = self._under_way = _taken(self._changed)
             strays, self._strays = self._strays[:_BATCH], self._strays[_BATCH:]
-            failures, self._failures = self._failures, Counter()
-            counts, self._counts = self._counts, {}
+            failures, counts = _taken(self._failures), _taken(self._counts)
         self._in_doubt = True  # until the answer is in
         states: list[_State] = [*map(self._state, batch), *(_ended(user, sid) for user, sid in strays)]
         before, now_ms, count, dead = self._line.run(
@@ -259,7 +258,7 @@ class RedisRegistry:
             _log.warning("node %s is gone: its connections are no longer counted", node.decode())
             self._forget(node.decode())
 
-    def _be_in_touch(self, batch: Sequence[Connection]) -> None:
+    def _be_in_touch(self, batch: Iterable[Connection]) -> None:
         with self._lock:
             self._under_way = {}
             waiting = [self._waiting.pop(connection) for connection in batch if connection in self._waiting]
@@ -343,6 +342,14 @@ class RedisRegistry:
             raise ClusterUnavailable(f"the Redis at {self._where} {explain(error, self._password)}") from None
         finally:
             self._asking.release()
+
+
+def _taken(waiting: dict[_Key, _Value]) -> dict[_Key, _Value]:
+    """Take out what has waited longest, as much as one batch holds; return it."""
+    taken = dict(islice(waiting.items(), _BATCH))
+    for key in taken:
+        del waiting[key]
+    return taken
 
 
 def _flat(numbers: Mapping[str, int]) -> Iterator[str | int]:

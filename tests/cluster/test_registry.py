@@ -328,3 +328,15 @@ def test_a_storm_of_connections_costs_few_calls(make_node: Nodes, redis_server: 
     wait_for(lambda: one.counts == (0, 0), what="the end of all of them")
     print(f"calls for 1,000 connections: {asked}")
     assert asked < 60  # with those of the test that waits
+
+
+def test_however_many_addresses_there_are_redis_is_told_a_few_at_a_time(make_node: Nodes, redis_server: RunningRedis) -> None:
+    one = make_node("a", max_per_address=2).start()
+    for number in range(5_000):
+        one.gate.opened(f"192.0.{number // 250}.{number % 250}")
+    known = scripts.ADDRESSES + "a"
+    wait_for(lambda: redis_server.client.hlen(known) == 5_000, what="all of them")
+    redis_server.client.config_resetstat()
+    redis_server.client.flushall()
+    wait_for(lambda: redis_server.client.hlen(known) == 5_000, what="all of them, once more")
+    assert redis_server.client.info("commandstats")["cmdstat_evalsha"]["calls"] >= 20
