@@ -20,6 +20,7 @@ import redis
 from socket_server import log
 from socket_server.cluster import scripts
 from socket_server.cluster.registry import SIGNED_OUT, ClusterStats, End, NodeStats, Online, age_s
+from socket_server.cluster.together import Together
 from socket_server.errors import ClusterUnavailable
 from socket_server.inbox.redis import PREFIX, TIMEOUT_S, connect, explain
 from socket_server.inbox.redis_line import Line
@@ -75,6 +76,7 @@ class RedisRegistry:
         self._client: Any  # whose types leave open whether it answers with bytes or text
         self._client, self._where = connect(url, _CALLS + 2)
         self._asking = threading.BoundedSemaphore(_CALLS)
+        self._counted_together = Together(self._count)
         self._line = Line(self._client)  # of what is made known
         self._password = self._client.connection_pool.connection_kwargs.get("password") or ""
         self._update = self._client.register_script(scripts.UPDATE)
@@ -154,6 +156,9 @@ class RedisRegistry:
         return count
 
     def stats(self) -> ClusterStats:
+        return self._counted_together()
+
+    def _count(self) -> ClusterStats:
         users, *nodes = self._ask(lambda: self._stats(args=[PREFIX, self.node]))
         each = tuple(NodeStats(name.decode(), Stats(count, connections)) for name, count, connections in nodes)
         return ClusterStats(Stats(users, sum(node.stats.total_connections for node in each)), each)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -340,3 +341,17 @@ def test_however_many_addresses_there_are_redis_is_told_a_few_at_a_time(make_nod
     redis_server.client.flushall()
     wait_for(lambda: redis_server.client.hlen(known) == 5_000, what="all of them, once more")
     assert redis_server.client.info("commandstats")["cmdstat_evalsha"]["calls"] >= 20
+
+
+def test_however_many_ask_for_the_counts_redis_is_asked_by_one_at_a_time(make_node: Nodes, redis_server: RunningRedis) -> None:
+    one, two = make_node("a").start(), make_node("b").start()
+    redis_server.client.config_resetstat()
+    redis_server.stop()
+    with ThreadPoolExecutor(50) as pool:
+        counts = [pool.submit(lambda: one.counts) for _ in range(50)]
+        wait_for(lambda: counts[-1].running(), what="all of them")
+        redis_server.resume()
+        assert {each.result() for each in counts} == {(0, 0)}
+    two.connect("ada")
+    assert one.counts == (1, 1)
+    assert redis_server.client.info("commandstats")["cmdstat_evalsha"]["calls"] < 20
