@@ -76,10 +76,11 @@ class Settings:
     max_body_bytes: int = 1_048_576
     max_users_per_broadcast: int = 10_000
     send_backlog_bytes: int = 1_048_576
-    inbox_url: str = "sqlite:///instance/inbox.db"  # where the server is started
+    inbox_url: str = field(default="sqlite:///instance/inbox.db", repr=False)  # where the server is started
     inbox_ttl_s: float = 604_800  # how long a missed notification is kept
     inbox_max_per_user: int = 1_000  # above it the oldest goes
-    redis_url: str = ""  # empty: this process is the whole server; else all processes with the same one act as one
+    # Empty: this process is the whole server; else all processes with the same one act as one.
+    redis_url: str = field(default="", repr=False)
     node_name: str = "node"  # what the name of each process of this machine begins with
     workers: int = 1  # processes on one port
     transports: tuple[str, ...] = TRANSPORTS

@@ -139,9 +139,10 @@ def test_an_empty_variable_counts_as_unset() -> None:
 
 
 def test_secrets_do_not_show_when_settings_are_printed() -> None:
-    printed = repr(read(JWT_SECRET=SECRET, API_KEYS="the-api-key"))
+    printed = repr(read(JWT_SECRET=SECRET, API_KEYS="the-api-key", REDIS_URL="redis://:the-password@127.0.0.1:6379/0"))
     assert SECRET not in printed
     assert "the-api-key" not in printed
+    assert "the-password" not in printed
 
 
 def test_settings_cannot_be_changed() -> None:
