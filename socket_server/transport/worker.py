@@ -260,6 +260,7 @@ class Worker(GeventWebSocketWorker):
             if time.monotonic() - beat >= 1.0:
                 self.notify()
                 beat = time.monotonic()
+            self._share.beat()
             gevent.sleep(0.1)
             succeeded = succession.begun()
         if succeeded:

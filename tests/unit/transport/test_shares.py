@@ -7,6 +7,7 @@ import pytest
 
 from socket_server.transport import shares
 from socket_server.transport.shares import CROWDED_S, LEAVING_S, Share
+from tests.servers import wait_for
 
 
 @pytest.fixture
@@ -68,3 +69,11 @@ def test_a_worker_that_died_is_not_waited_for(three: list[Share]) -> None:
     waits(three, 0, 50, 50)
     shares.forget(None, types.SimpleNamespace(age=1))
     assert three[1].wait_s(50) == 0
+
+
+def test_a_worker_that_stands_still_is_not_waited_for(three: list[Share], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "STILL_S", 0.3)
+    waits(three, 0, 50, 50)
+    wait_for(lambda: three[1].wait_s(50) == 0, what="the end of its patience")
+    three[0].beat()
+    assert three[1].wait_s(50) == CROWDED_S
