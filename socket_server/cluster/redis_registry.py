@@ -35,6 +35,8 @@ LEASE_S = 9.0
 RENEW_S = 2.0
 # For how long a new connection waits to be counted before it is greeted all the same.
 SETTLE_S = 2.0
+# What is limited by address is known to the others so late at most: strangers who come and go are gathered.
+_GATHER_S = 0.05
 _RETRY_S = 0.5  # while Redis cannot be reached
 # Of one batch, and of one step in forgetting a node: some milliseconds of Redis's time.
 _BATCH = 250
@@ -92,7 +94,8 @@ class RedisRegistry:
         self._waiting: dict[Connection, threading.Event] = {}
         self._failures: Counter[str] = Counter()  # by address, not yet made known
         self._counts: dict[str, int] = {}  # by address, the same
-        self._wake = threading.Event()
+        self._wake = threading.Event()  # there is something to say
+        self._hurry = threading.Event()  # somebody waits for it to be said
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -110,6 +113,7 @@ class RedisRegistry:
         with self._lock:
             self._changed[connection] = None
         self._wake.set()
+        self._hurry.set()
 
     def moved(self, connection: Connection) -> None:
         self.changed(connection)
@@ -226,10 +230,12 @@ class RedisRegistry:
 
     def _make_known(self) -> None:
         """Send the next batch, as soon as there is something to say, and at the latest to renew the lease."""
-        unsaid = self._changed or self._failures or self._counts or self._strays or self._in_doubt
-        if self._trouble is None and not unsaid:
-            self._wake.wait(RENEW_S)
+        if self._trouble is None and not (self._changed or self._strays or self._in_doubt):
+            if not (self._failures or self._counts):
+                self._wake.wait(RENEW_S)
+            self._hurry.wait(_GATHER_S)
         self._wake.clear()
+        self._hurry.clear()
         if self._in_doubt:
             self._compare()
             self._take_in()

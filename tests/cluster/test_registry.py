@@ -331,6 +331,19 @@ def test_a_storm_of_connections_costs_few_calls(make_node: Nodes, redis_server: 
     assert asked < 60  # with those of the test that waits
 
 
+def test_strangers_that_come_and_go_cost_few_calls(make_node: Nodes, redis_server: RunningRedis) -> None:
+    one = make_node("a", max_per_address=2).start()
+    redis_server.client.config_resetstat()
+    ends = time.monotonic() + 1
+    while time.monotonic() < ends:
+        one.gate.opened("192.0.2.1")
+        one.gate.closed("192.0.2.1")
+        time.sleep(0.001)
+    asked = redis_server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    print(f"calls in a second: {asked}")
+    assert asked < 30
+
+
 def test_however_many_addresses_there_are_redis_is_told_a_few_at_a_time(make_node: Nodes, redis_server: RunningRedis) -> None:
     one = make_node("a", max_per_address=2).start()
     for number in range(5_000):
