@@ -344,7 +344,9 @@ def test_strangers_that_come_and_go_cost_few_calls(make_node: Nodes, redis_serve
     assert asked < 30
 
 
-def test_however_many_addresses_there_are_redis_is_told_a_few_at_a_time(make_node: Nodes, redis_server: RunningRedis) -> None:
+def test_however_many_addresses_there_are_redis_is_told_a_few_at_a_time(
+    make_node: Nodes, redis_server: RunningRedis
+) -> None:
     one = make_node("a", max_per_address=2).start()
     for number in range(5_000):
         one.gate.opened(f"192.0.{number // 250}.{number % 250}")
@@ -356,7 +358,9 @@ def test_however_many_addresses_there_are_redis_is_told_a_few_at_a_time(make_nod
     assert redis_server.client.info("commandstats")["cmdstat_evalsha"]["calls"] >= 20
 
 
-def test_however_many_ask_for_the_counts_redis_is_asked_by_one_at_a_time(make_node: Nodes, redis_server: RunningRedis) -> None:
+def test_however_many_ask_for_the_counts_redis_is_asked_by_one_at_a_time(
+    make_node: Nodes, redis_server: RunningRedis
+) -> None:
     one, two = make_node("a").start(), make_node("b").start()
     redis_server.client.config_resetstat()
     redis_server.stop()
