@@ -176,7 +176,7 @@ class RedisRegistry:
         self._wake.set()
         if self._thread is not None:
             self._thread.join(RENEW_S)
-        if self._trouble is None:
+        if self._trouble is None and (self._thread is None or not self._thread.is_alive()):  # Redis answers
             try:
                 self._forget(self.node, itself=True)
             except (redis.RedisError, OSError):
@@ -286,7 +286,7 @@ class RedisRegistry:
             before, self._trouble = self._trouble, trouble
         for each in waiting:
             each.set()
-        if before != trouble:
+        if before != trouble and not self._stopping.is_set():
             _log.error("node %s is out of touch with the others: the Redis at %s %s", self.node, self._where, trouble)
 
     def _state(self, connection: Connection) -> _State:

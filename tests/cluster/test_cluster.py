@@ -237,6 +237,19 @@ def test_who_is_authenticated_has_time_though_redis_stands_still(
         is_whole([server], [waits])
 
 
+def test_a_node_stops_in_time_though_redis_stands_still(run_redis: Callable[..., RunningRedis], tmp_path: Path) -> None:
+    own = run_redis()
+    with running(tmp_path, REDIS_URL=own.url, INBOX_URL="") as server:
+        server.wait_for_log("is in touch", 1)
+        own.stop()
+        try:
+            assert server.stop() == 0
+        finally:
+            own.resume()
+        assert " info stopped" in server.log(), server.log()
+        assert " error " not in server.log(), server.log()
+
+
 def test_a_full_redis(servers: list[RunningServer], connects: Connects, cluster: Cluster) -> None:
     clients = [connects(server, "ada") for server in servers]
     cluster.redis.client.config_set("maxmemory", 1)
