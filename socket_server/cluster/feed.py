@@ -14,7 +14,7 @@ from socket_server import log
 from socket_server.cluster import scripts
 from socket_server.errors import ClusterUnavailable, InboxUnavailable
 from socket_server.inbox.inbox import Record
-from socket_server.inbox.redis import LOG, connect, explain, offset_of, pairs, record
+from socket_server.inbox.redis import HEAD, LOG, connect, explain, offset_of, pairs, record
 from socket_server.inbox.redis_line import Line
 
 _log = log.logger("Server")
@@ -40,6 +40,9 @@ class Delivery(Protocol):
 
     def deliver(self, records: Sequence[Record]) -> object:
         """Take what comes after it."""
+
+    def catch_up(self) -> None:
+        """Ask the store itself what comes after it. Raises InboxUnavailable."""
 
 
 class Listener(Protocol):
@@ -106,6 +109,9 @@ class Feed:
         before = delivery.head
         limits = ("COUNT", _COUNT, "BLOCK", _WAIT_MS)
         answer = self._line.ask("XREAD", *limits, "STREAMS", LOG, self._news, f"{before}-0", self._news_read)
+        if answer is None and int(self._line.ask("GET", HEAD) or 0) < before:
+            # Redis has lost what went out here. What others store there meanwhile may get offsets that lie before the head.
+            delivery.catch_up()
         for stream, entries in answer or ():
             if stream == LOG.encode():
                 head = delivery.head

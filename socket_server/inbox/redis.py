@@ -52,6 +52,7 @@ from socket_server.inbox.redis_line import Line
 _log = log.logger("Server")
 
 PREFIX = "{socket-server}:"
+HEAD = PREFIX + "head"
 LOG = PREFIX + "log"
 
 # How far back the log goes: a node that was away for longer has its clients recover from their inboxes.
@@ -88,6 +89,8 @@ local anew = not head or not began or head < lower
 if anew then
   if not head or not began then
     lower = math.max(now, lower, head or 0)
+  else
+    lower = lower + 1  -- others may have stored before it since: who got to it has not got all
   end
   began, head = lower, lower
 end

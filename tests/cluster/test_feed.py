@@ -234,7 +234,29 @@ def test_offsets_grow_beyond_all_that_a_node_has_delivered(make_node: Nodes, red
     new = say(one, "ada")
     assert new > lost
     assert not one.inbox.since("ada", kept, None, 10, 1_000).complete
-    got(session, [kept, lost, new])
+    assert offsets(session) == [kept, lost]
+    assert session.closed  # its client comes back, and is told that it may have missed something
+
+
+def test_who_has_got_what_redis_lost_is_told_though_others_go_on_before_it(
+    make_node: Nodes, redis_server: RunningRedis
+) -> None:
+    """A failover to a Redis that has not got the newest notification, and whose clock is a minute behind."""
+    one, two = make_node("a").start(), make_node("b").start(feed=False)
+    _, session = one.connect("ada")
+    say(one, "ada")
+    two.broadcaster.catch_up()
+    replica = {key: redis_server.client.dump(key) for key in redis_server.client.scan_iter()}
+    lost = say(one, "ada")
+    with redis_server.client.pipeline() as takes_over:
+        takes_over.flushall()
+        for key, value in replica.items():
+            takes_over.restore(key, 0, value)
+        takes_over.execute()
+    two.inbox._clock = lambda: lost - 60_000_000
+    assert say(two, "ada") < lost
+    wait_for(lambda: session.closed, what="the end of a connection that misses something")
+    assert not one.inbox.since("ada", lost, None, 10, 1_000).complete
 
 
 # What it costs
