@@ -239,9 +239,18 @@ def listen(options: argparse.Namespace) -> int:
         client.connect(url, auth={"token": signed, "userId": options.user}, transports=["websocket"], wait=False)
     except socketio.exceptions.ConnectionError as error:
         raise CommandError(f"no server answers at {url} ({error}): start it, or name it with --server") from None
-    status = ended.get()
+    status = _wait_for(ended)
     client.disconnect()
     return status
+
+
+def _wait_for(ended: "queue.SimpleQueue[int]") -> int:
+    while True:
+        try:
+            # Not for ever at once: a signal that comes in the very moment in which the waiting begins does not end it.
+            return ended.get(timeout=0.2)
+        except queue.Empty:
+            pass
 
 
 def doctor(_: argparse.Namespace) -> int:

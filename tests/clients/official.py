@@ -251,7 +251,9 @@ class Network:
             self._run(self._carry_out, link)
             self._run(self._carry_in, link)
             if not self._up:
-                self.drop()  # it failed just now
+                # It failed just now. The other links are for drop() or strand() to end, each in its way.
+                _end(client)
+                _end(server)
 
     def _carry_out(self, link: _Link) -> None:
         with contextlib.suppress(OSError):
