@@ -10,6 +10,7 @@ import gc
 import math
 import sys
 import time
+from collections.abc import Iterable
 from datetime import timedelta
 from email.utils import formatdate
 from typing import Any
@@ -33,6 +34,7 @@ from socket_server.transport.http_codec import HttpError, encode_response
 from socket_server.transport.http_connection import HEAD_S, Handler
 from socket_server.transport.shares import Share
 from socket_server.transport.succession import Succession
+from socket_server.transport.turns import Turn
 
 _log = log.logger("Server")
 
@@ -211,15 +213,21 @@ class Server(WSGIServer):
         while self.started:
             gevent.sleep(_WATCH_S)
             now = time.monotonic()
-            for handler in [each for each in self.handlers if each.deadline < now]:
-                handler.expire()
+            self._cut(each for each in list(self.handlers) if each.deadline < now)
             waiting = [each for each in self.handlers if each.waiting_since < math.inf]
             most = min(MAX_WAITING, self._places // 2)
             if len(waiting) > most:
                 # Who has never sent a request goes first: a back end's kept connection is worth more than a stranger's.
                 waiting.sort(key=lambda each: (each.served, each.waiting_since))
-                for handler in waiting[: len(waiting) - most]:
-                    handler.expire()
+                self._cut(each for each in waiting[: len(waiting) - most] if each.waiting_since < math.inf)
+
+    def _cut(self, handlers: Iterable[Handler]) -> None:
+        """End connections; there may be thousands, so others are served in between, and some are gone or served by then."""
+        turn = Turn()
+        for handler in handlers:
+            if handler in self.handlers:
+                handler.expire()
+            turn.give_way()
 
 
 class Worker(GeventWebSocketWorker):
