@@ -19,8 +19,9 @@ from socket_server.cluster.feed import Feed
 from socket_server.cluster.scripts import CONNECTIONS
 from socket_server.inbox.inbox import Entry, Retention
 from socket_server.inbox.memory import MemoryInbox
-from socket_server.inbox.redis import LOG, RedisInbox, connect
+from socket_server.inbox.redis import RedisInbox, connect
 from socket_server.inbox.redis_line import Line
+from socket_server.inbox.redis_scripts import LOG
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.sessions import SessionManager
 

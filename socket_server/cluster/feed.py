@@ -5,6 +5,7 @@ order, without a gap and without a double.
 """
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -14,8 +15,9 @@ from socket_server import log
 from socket_server.cluster import scripts
 from socket_server.errors import ClusterUnavailable, InboxUnavailable
 from socket_server.inbox.inbox import Record
-from socket_server.inbox.redis import HEAD, LOG, connect, explain, offset_of, pairs, record
+from socket_server.inbox.redis import connect, explain
 from socket_server.inbox.redis_line import Line
+from socket_server.inbox.redis_scripts import HEAD, LOG, offset_of, pairs, record
 
 _log = log.logger("Server")
 
@@ -25,9 +27,11 @@ _WAIT_MS = 1_000
 _COUNT = 200
 # After a read that brought something, what comes within this is read together.
 _REST_S = 0.002
-# The same where this node stores something itself meanwhile: each of its appends brings along what the others have stored,
-# and while they follow each other there is little left to read.
-_BUSY_REST_S = 0.01
+# While this node stores something itself, each of its appends brings along what the others have stored, and a read would
+# find little but its own: it waits until for so long there was no append,
+_QUIET_S = 0.005
+# or so long in all: there may be news.
+_BUSY_S = 0.05
 _RETRY_S = 0.25  # while Redis cannot be reached
 
 
@@ -115,15 +119,23 @@ class Feed:
         for stream, entries in answer or ():
             if stream == LOG.encode():
                 head = delivery.head
-                busy = head != before
-                new = [record(entry_id, fields) for entry_id, fields in entries if not busy or offset_of(entry_id) > head]
+                new = [record(entry_id, fields) for entry_id, fields in entries if offset_of(entry_id) > head]
                 if new:
                     delivery.deliver(new)
-                self._stopping.wait(_BUSY_REST_S if busy else _REST_S)
             else:
                 for entry_id, fields in entries:
                     self._news_read = entry_id.decode()
                     self._listener.hear(pairs(fields))
+        if answer:
+            self._rest(delivery)
+
+    def _rest(self, delivery: Delivery) -> None:
+        head = delivery.head
+        self._stopping.wait(_REST_S)
+        began = time.monotonic()
+        while delivery.head != head and time.monotonic() - began < _BUSY_S:
+            head = delivery.head
+            self._stopping.wait(_QUIET_S)
 
     def _recovered(self) -> None:
         if self._trouble is not None:

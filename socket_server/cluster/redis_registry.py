@@ -22,8 +22,9 @@ from socket_server.cluster import scripts
 from socket_server.cluster.registry import SIGNED_OUT, ClusterStats, End, NodeStats, Online, age_s
 from socket_server.cluster.together import Together
 from socket_server.errors import ClusterUnavailable
-from socket_server.inbox.redis import PREFIX, TIMEOUT_S, connect, explain
+from socket_server.inbox.redis import TIMEOUT_S, connect, explain
 from socket_server.inbox.redis_line import Line
+from socket_server.inbox.redis_scripts import PREFIX
 from socket_server.sessions import SessionManager, Stats
 from socket_server.transport.connection import Connection
 

@@ -2,21 +2,7 @@
 
 Every change is one script, which Redis runs as one step: it gives offsets, settles idempotency keys, stores, and writes the
 log that all nodes read, in the same order. Durable as far as Redis is: `appendonly yes` keeps what was answered.
-
-Under one prefix, whose hash tag keeps all of it together:
-
-    head         the newest offset given
-    began        where the store's life began; after a flush it begins anew
-    log          a stream of all notifications, as `<offset>-0` with `users` (a MessagePack array), `body` and `before` (the
-                 offset before it, by which a reader sees that nothing is missing): the last two minutes, forgotten users
-                 included
-    body:<n>     the notification with offset n, once for all its users: how many lists name it (8 digits), then its bytes
-    user:<id>    a user's list, oldest first: offsets, as `<n>`, or `<n>:<expires>` where its own ttl ends it before
-                 retention does; in front of them `d<n>` where retention by count, or forgetting, has dropped up to n
-    key:<key>    an idempotency key: offset, digest, answer
-
-A list and not a sorted set: offsets arrive in order and are read from the end, a push costs the same however long the list
-is, and with 1,000 entries it takes a tenth of the memory. Everything but head, began and the log expires by itself.
+What lies where: redis_scripts.py.
 """
 
 import threading
@@ -25,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import msgspec
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -48,12 +33,9 @@ from socket_server.inbox.inbox import (
     Stored,
 )
 from socket_server.inbox.redis_line import Line
+from socket_server.inbox.redis_scripts import AMEND, APPEND, FORGET, PREFIX, SINCE, claim_key, key_bytes, packed, record
 
 _log = log.logger("Server")
-
-PREFIX = "{socket-server}:"
-HEAD = PREFIX + "head"
-LOG = PREFIX + "log"
 
 # How far back the log goes: a node that was away for longer has its clients recover from their inboxes.
 LOG_S = 120
@@ -70,264 +52,6 @@ _OTHERS = 200  # that one append hands out: what a node that was away is behind 
 _OLDEST_VERSION = (6, 2)  # LPOP with a count, XADD with MINID
 # Offsets are doubles in Lua: exact up to here, which is the year 2255.
 _MAX_OFFSET = 2**53 - 1
-
-_encode_users = msgspec.msgpack.Encoder().encode
-_decode_users = msgspec.msgpack.Decoder(tuple[str, ...]).decode
-
-# Every script begins with it. `lower`: the head as this process knows it. Redis holds less where it was flushed, is another
-# one, or is a replica that was promoted before it had everything: then what lies before is not all there, and life begins
-# anew. It may also be that its clock goes slower than that of the one before; offsets must grow all the same.
-_PRELUDE = """
-local prefix, now, lower, ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-if not now then
-  local time = redis.call('TIME')
-  now = time[1] * 1000000 + time[2]
-end
-local head = tonumber(redis.call('GET', prefix .. 'head'))
-local began = tonumber(redis.call('GET', prefix .. 'began'))
-local anew = not head or not began or head < lower
-if anew then
-  if not head or not began then
-    lower = math.max(now, lower, head or 0)
-  else
-    lower = lower + 1  -- others may have stored before it since: who got to it has not got all
-  end
-  began, head = lower, lower
-end
-
-local function text(offset)  -- tostring() would write it with an exponent
-  return string.format('%.0f', offset)
-end
-
-local function milliseconds(microseconds)  -- a little later: the scripts decide, this clears up
-  return text(math.ceil(microseconds / 1000) + 1000)
-end
-
--- Return a list's element as offset, own end, whether it is the mark of what was dropped.
-local function parse(element)
-  if string.byte(element) == 100 then
-    return tonumber(string.sub(element, 2)), nil, true
-  end
-  local colon = string.find(element, ':', 1, true)
-  if colon then
-    return tonumber(string.sub(element, 1, colon - 1)), tonumber(string.sub(element, colon + 1)), false
-  end
-  return tonumber(element), nil, false
-end
-
--- Where Redis is full, read-only, or may not write for another reason, a script's first write fails, with nothing done, if
--- it is one that takes memory, as this is. What follows a first write is never refused.
-local function note_head()
-  redis.call('SET', prefix .. 'head', text(head))
-  if anew then
-    redis.call('SET', prefix .. 'began', text(began))
-    anew = false
-  end
-end
-
--- gone: offset -> off how many lists it was taken. What is on none any more is deleted.
-local function unlist(gone)
-  for offset, times in pairs(gone) do
-    local key = prefix .. 'body:' .. text(offset)
-    local lists = tonumber(redis.call('GETRANGE', key, 0, 7))
-    if lists and lists <= times then
-      redis.call('DEL', key)
-    elseif lists then
-      redis.call('SETRANGE', key, 0, string.format('%08d', lists - times))
-    end
-  end
-end
-"""
-
-# Six arguments an entry, from the twelfth on: users, body, own ttl in microseconds ('': none), the idempotency key's key
-# ('' without one), digest, answer. Without entries it only shows that it could write. The tenth argument: what begins the
-# keys of the hashes, one a user, that hold who is connected; '' where nothing is to be counted. Returns the head, the head
-# before, whether nothing was stored because there is more of the log than the eleventh argument, the log after the ninth
-# argument (none where that is ''), then for each entry an array: its offset, its users and their connections; or, with four
-# elements, the offset, digest and answer that the idempotency key holds, and ''.
-_APPEND = (
-    _PRELUDE
-    + """
-local max_per_user, claimed_for = tonumber(ARGV[5]), tonumber(ARGV[6])
-local log_length, log_span = ARGV[7], tonumber(ARGV[8])
-local log = prefix .. 'log'
-if anew and redis.call('EXISTS', log) == 1 then
-  -- The head was lost and the log was not: an entry there must be newer than all before it.
-  local facts = redis.call('XINFO', 'STREAM', log)
-  for at = 1, #facts, 2 do
-    if facts[at] == 'last-generated-id' then
-      head = math.max(head, tonumber(string.match(facts[at + 1], '^%d+')))
-      began = head
-    end
-  end
-end
-
-local after, others, connections, most = tonumber(ARGV[9]), {}, ARGV[10], tonumber(ARGV[11])
-if after and after < head then
-  others = redis.call('XRANGE', log, '(' .. text(after) .. '-0', '+', 'COUNT', most)
-  if #others == most then
-    return {text(head), string.match(others[most][1], '^%d+'), 1, others}
-  end
-end
-
-local outcomes, gone = {'', text(head), 0, others}, {}
-
--- Return how many of these users are connected, and by how many connections.
-local function reach(users)
-  local reached, sockets = 0, 0
-  if connections ~= '' then
-    for _, user in ipairs(users) do
-      local count = redis.call('HLEN', connections .. user)
-      if count > 0 then
-        reached, sockets = reached + 1, sockets + count
-      end
-    end
-  end
-  return reached, sockets
-end
-
-local function push(user, element, expiry)
-  local key = prefix .. 'user:' .. user
-  local length = redis.call('RPUSH', key, element)
-  if length > max_per_user then
-    local dropped
-    for _, each in ipairs(redis.call('LPOP', key, length - max_per_user)) do
-      local offset, _, mark = parse(each)
-      dropped = offset
-      if not mark then
-        gone[offset] = (gone[offset] or 0) + 1
-      end
-    end
-    redis.call('LPUSH', key, 'd' .. text(dropped))
-  end
-  redis.call('PEXPIRE', key, expiry)
-end
-
-for at = 12, #ARGV, 6 do
-  local users, body, own_ttl, claim = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
-  local first = claim ~= '' and redis.call('HMGET', claim, 'offset', 'digest', 'answer')
-  if first and first[1] and tonumber(first[1]) > now - claimed_for then
-    first[4] = ''
-    outcomes[#outcomes + 1] = first
-  else
-    local before = text(head)
-    head = math.max(now, head + 1)
-    local offset, list = text(head), cmsgpack.unpack(users)
-    local reached, sockets = reach(list)
-    outcomes[#outcomes + 1] = {offset, reached, sockets}
-    if claim ~= '' then
-      local answer = ARGV[at + 5]
-      if connections ~= '' then
-        answer = string.format('[%d,%d]', reached, sockets)
-      end
-      redis.call('HSET', claim, 'offset', offset, 'digest', ARGV[at + 4], 'answer', answer)
-      redis.call('PEXPIRE', claim, milliseconds(head - now + claimed_for))
-    end
-    if #list > 0 and own_ttl ~= 0 then
-      local element, expiry = offset, milliseconds(head - now + ttl)
-      local body_expiry = expiry
-      if own_ttl then
-        element = offset .. ':' .. text(now + own_ttl)
-        body_expiry = milliseconds(own_ttl)
-      end
-      redis.call('SET', prefix .. 'body:' .. offset, string.format('%08d', #list) .. body, 'PX', body_expiry)
-      for _, user in ipairs(list) do
-        push(user, element, expiry)
-      end
-    end
-    redis.call('XADD', log, 'MAXLEN', '~', log_length, offset .. '-0', 'users', users, 'body', body, 'before', before)
-  end
-end
-unlist(gone)
-note_head()
-if #outcomes > 4 then
-  redis.call('XTRIM', log, 'MINID', '~', text(math.max(0, head - log_span)))
-end
-outcomes[1] = text(head)
-return outcomes
-"""
-)
-
-# Reads a user's list from its end, as far back as was asked for, and only the bodies that are returned. Returns the head,
-# whether that is only where life would begin now, the oldest offset after which nothing is missing, the total, whether a
-# body was missing, then offset and body in turn.
-_SINCE = (
-    _PRELUDE
-    + """
-local key, after, last = prefix .. 'user:' .. ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-local limit, max_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
-local whole_after = math.max(began, now - ttl)
-local first = math.max(after + 1, now - ttl)
-local found = {}  -- newest first
-local to, size, ended = -1, 32, false
-while not ended do
-  local elements = redis.call('LRANGE', key, to - size + 1, to)
-  for at = #elements, 1, -1 do
-    local offset, expires, mark = parse(elements[at])
-    if mark then
-      whole_after = math.max(whole_after, offset)
-    elseif offset < first then
-      ended = true
-      break
-    elseif offset <= last and (not expires or expires > now) then
-      found[#found + 1] = offset
-    end
-  end
-  ended = ended or #elements < size
-  to, size = to - size, 256
-end
-
-local page, bytes, total, missing = {}, 0, #found, 0
-for at = #found, 1, -1 do
-  if #page >= 2 * limit then
-    break
-  end
-  local body = prefix .. 'body:' .. text(found[at])
-  local length = redis.call('STRLEN', body) - 8
-  if length < 0 then
-    total, missing = total - 1, 1  -- evicted, which is why maxmemory-policy should be noeviction
-  else
-    bytes = bytes + length
-    if #page > 0 and bytes > max_bytes then
-      break
-    end
-    page[#page + 1] = text(found[at])
-    page[#page + 1] = redis.call('GETRANGE', body, 8, -1)
-  end
-end
-return {text(head), anew and 1 or 0, text(whole_after), total, missing, page}
-"""
-)
-
-# Returns how many of the user's notifications were still to be had.
-_FORGET = (
-    _PRELUDE
-    + """
-local key = prefix .. 'user:' .. ARGV[5]
-note_head()
-local gone, count = {}, 0
-for _, element in ipairs(redis.call('LRANGE', key, 0, -1)) do
-  local offset, expires, mark = parse(element)
-  if not mark then
-    gone[offset] = 1
-    if offset >= now - ttl and (not expires or expires > now) then
-      count = count + 1
-    end
-  end
-end
-unlist(gone)
-redis.call('DEL', key)
-redis.call('RPUSH', key, 'd' .. text(head))
-redis.call('PEXPIRE', key, milliseconds(head - now + ttl))
-return {text(head), count}
-"""
-)
-
-_AMEND = """
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  redis.call('HSET', KEYS[1], 'answer', ARGV[1])
-end
-"""
 
 
 class RedisInbox:
@@ -347,10 +71,10 @@ class RedisInbox:
         self._client, self._where = connect(url, _READERS + _WRITERS)
         self._password = self._client.connection_pool.connection_kwargs.get("password") or ""
         self._line = Line(self._client)  # of the appends
-        self._append = self._client.register_script(_APPEND)
-        self._since = self._client.register_script(_SINCE)
-        self._forget = self._client.register_script(_FORGET)
-        self._amend = self._client.register_script(_AMEND)
+        self._append = self._client.register_script(APPEND)
+        self._since = self._client.register_script(SINCE)
+        self._forget = self._client.register_script(FORGET)
+        self._amend = self._client.register_script(AMEND)
         self._reading = threading.BoundedSemaphore(_READERS)
         self._writing = threading.BoundedSemaphore(_WRITERS)
         self._lock = threading.Lock()
@@ -385,14 +109,14 @@ class RedisInbox:
 
     def amend(self, key: str, answer: bytes) -> None:
         with self._asking(self._writing):
-            self._amend(keys=[_claim_key(key)], args=[answer])
+            self._amend(keys=[claim_key(key)], args=[answer])
 
     def since(self, user_id: str, after: int, until: int | None, limit: int, max_bytes: int) -> Page:
         start = min(max(after, 0), _MAX_OFFSET)
         end = _MAX_OFFSET if until is None else min(until, _MAX_OFFSET)
         with self._asking(self._reading):
             head, anew, whole_after, total, missing, found = self._since(
-                args=[*self._arguments(), _bytes(user_id), start, end, limit, max_bytes]
+                args=[*self._arguments(), key_bytes(user_id), start, end, limit, max_bytes]
             )
             if not anew:
                 self._heard(head)
@@ -403,7 +127,7 @@ class RedisInbox:
 
     def forget(self, user_id: str) -> int:
         with self._asking(self._writing):
-            head, count = self._forget(args=[*self._arguments(), _bytes(user_id)])
+            head, count = self._forget(args=[*self._arguments(), key_bytes(user_id)])
             self._heard(head)
         return int(count)
 
@@ -424,13 +148,8 @@ class RedisInbox:
         arguments = self._arguments()
         arguments += [self._retention.max_per_user, IDEMPOTENCY_S * MICROSECONDS, LOG_LENGTH, LOG_S * MICROSECONDS]
         arguments += ["" if after is None else after, self._counted, _OTHERS]
-        for entry in entries:
-            own_ttl: int | str = ""
-            if entry.ttl_s is not None and entry.ttl_s < self._retention.ttl_s:
-                own_ttl = round(entry.ttl_s * MICROSECONDS)
-            arguments += [_encode_users(entry.user_ids), entry.notification, own_ttl]
-            claim = entry.claim
-            arguments += ["", "", ""] if claim is None else [_claim_key(claim.key), claim.digest, claim.answer]
+        if entries:
+            arguments.append(packed(entries, self._retention.ttl_s))
         return arguments
 
     def _try(self) -> int:
@@ -474,22 +193,6 @@ class RedisInbox:
                 self._where,
                 policy,
             )
-
-
-def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Return the fields of a stream's entry, which Redis sends as names and texts in turn."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def offset_of(entry_id: bytes) -> int:
-    """Return the offset that an entry of the log stands for."""
-    return int(entry_id[:-2])
-
-
-def record(entry_id: bytes, flat: Sequence[bytes]) -> Record:
-    """Return a notification as an entry of the log holds it."""
-    fields = pairs(flat)
-    return Record(offset_of(entry_id), _decode_users(fields[b"users"]), fields[b"body"], int(fields.get(b"before", 0)))
 
 
 def _joined(after: int, records: Sequence[Record], before: int) -> bool:
@@ -601,19 +304,10 @@ def explain(error: Exception, password: str = "") -> str:
 
 def _outcome(outcome: Sequence[Any]) -> int | Repeat:
     if len(outcome) == 3:
-        return int(outcome[0])
+        return outcome[0]  # type: ignore[no-any-return]
     offset, digest, answer, _ = outcome
     return Repeat(int(offset), digest, answer)
 
 
 def _reach(outcome: Sequence[Any]) -> Reach:
     return Reach(outcome[1], outcome[2]) if len(outcome) == 3 else Reach.decode(outcome[2])
-
-
-def _claim_key(key: str) -> bytes:
-    return _bytes(f"{PREFIX}key:{key}")
-
-
-def _bytes(text: str) -> bytes:
-    # A lone surrogate is in no stored name; looking for it must find nothing, and not fail.
-    return text.encode("utf-8", "surrogatepass")

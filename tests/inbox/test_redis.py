@@ -14,7 +14,8 @@ import redis.sentinel
 from socket_server.errors import ConfigError
 from socket_server.inbox import redis as store
 from socket_server.inbox.inbox import MICROSECONDS, Claim, Entry, InboxUnavailable, Record, Repeat, Retention
-from socket_server.inbox.redis import LOG, PREFIX, RedisInbox, record
+from socket_server.inbox.redis import RedisInbox
+from socket_server.inbox.redis_scripts import LOG, PREFIX, record
 from tests.inbox.conftest import RETENTION, FakeClock
 from tests.redis_servers import RunningRedis
 from tests.servers import free_port, wait_for
@@ -135,12 +136,34 @@ def test_a_body_goes_with_its_last_list(redis_server: RunningRedis, inbox: Redis
     assert held() == 1
     inbox.forget("ada")
     assert held() == 1
-    inbox.append([Entry(("bob",), b"x")] * 5)
+    inbox.append([Entry(("bob", "eve"), b"x")] * 5)
     assert held() == 5
-    inbox.append([Entry(("bob",), b"x")] * 12)
+    inbox.append([Entry(("bob", "eve"), b"x")] * 12)
     assert held() == 5
     inbox.forget("bob")
+    assert held() == 5
+    inbox.forget("eve")
     assert held() == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 1_023, 1_024, 1_025])
+@pytest.mark.parametrize("ttl_s", [None, 20.0])
+def test_a_small_body_for_one_user_lies_in_the_users_list(
+    redis_server: RunningRedis, size: int, ttl_s: float | None
+) -> None:
+    clock = FakeClock()
+    inbox = RedisInbox(redis_server.url, RETENTION, clock)
+    head = inbox.open()
+    bodies = [(b" :12 \xff\0" * 200)[:size]] * 3
+    inbox.append([Entry(("ada",), body, ttl_s) for body in bodies])
+    assert len(redis_server.client.keys(PREFIX + "body:*")) == (0 if size <= 1_024 else 3)
+    assert missed(inbox, head) == (bodies, True)
+    if ttl_s is not None:
+        clock.step(ttl_s + 1)
+        assert missed(inbox, head) == ([], True)
+    assert inbox.forget("ada") == (3 if ttl_s is None else 0)
+    assert missed(inbox, head) == ([], False)
+    inbox.close()
 
 
 def test_everything_of_a_user_expires(redis_server: RunningRedis) -> None:
@@ -157,7 +180,21 @@ def test_everything_of_a_user_expires(redis_server: RunningRedis) -> None:
         elif b":key:" in key:
             assert 86_399 < left < 86_402
         else:
-            assert 99 < left < 102 or (b":body:" in key and 9 < left < 12), key
+            assert 99 < left < 108 or (b":body:" in key and 9 < left < 12), key
+    inbox.close()
+
+
+def test_a_list_lives_as_long_as_its_newest_notification(redis_server: RunningRedis) -> None:
+    inbox = RedisInbox(redis_server.url, Retention(1_000, 3))
+    key = PREFIX + "user:ada"
+    say(inbox, b"1")
+    for left in (1, 999):
+        redis_server.client.expire(key, left)
+        say(inbox, b"2")
+        assert 1_000 < redis_server.client.pttl(key) / 1_000 < 1_066
+    redis_server.client.expire(key, 1_030)
+    say(inbox, b"3")
+    assert 1_020 < redis_server.client.pttl(key) / 1_000 <= 1_030  # long enough
     inbox.close()
 
 
@@ -172,25 +209,26 @@ def test_a_body_that_redis_threw_away_is_not_taken_for_nothing_missed(
     redis_server: RunningRedis, inbox: RedisInbox
 ) -> None:
     head = inbox.open()
-    first, second, _ = say(inbox, b"1", b"2", b"3")
+    first, second, _ = say(inbox, b"1", b"2" * 2_000, b"3")
     redis_server.client.delete(f"{PREFIX}body:{second}")
     assert missed(inbox, head) == ([b"1", b"3"], False)
     assert missed(inbox, first) == ([b"3"], False)
     assert missed(inbox, second) == ([b"3"], True)
 
 
-def test_since_reads_only_what_that_user_missed(redis_server: RunningRedis) -> None:
+@pytest.mark.parametrize(("size", "bodies"), [(1_000, 0), (2_000, 10)])
+def test_since_reads_only_what_that_user_missed(redis_server: RunningRedis, size: int, bodies: int) -> None:
     inbox = RedisInbox(redis_server.url, Retention(100, 10_000))
-    said = [each for each in inbox.append([Entry(("ada",), b"x" * 1_000)] * 10_000).outcomes if isinstance(each, int)]
+    said = [each for each in inbox.append([Entry(("ada",), b"x" * size)] * 10_000).outcomes if isinstance(each, int)]
 
     def cost(after: int) -> int:
         redis_server.client.config_resetstat()
         inbox.since("ada", after, None, 10, 1 << 30)
         stats: dict[str, Any] = redis_server.client.info("commandstats")
-        return sum(stats[f"cmdstat_{name}"]["calls"] for name in ("lrange", "strlen", "getrange"))
+        return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("lrange", "strlen", "getrange"))
 
-    assert cost(said[-11]) == 1 + 10 + 10
-    assert cost(said[-201]) == 2 + 10 + 10
+    assert cost(said[-11]) == 1 + bodies + bodies
+    assert cost(said[-201]) == 2 + bodies + bodies
     inbox.close()
 
 
@@ -465,11 +503,12 @@ def test_a_redis_that_lost_the_newest_begins_a_new_life_there(redis_server: Runn
     inbox.open()
     clock.step(1)
     (kept,) = say(inbox, b"kept")
-    older = redis_server.client.dump(PREFIX + "head")
+    keys = [PREFIX + name for name in ("head", "user:ada")]
+    older = [redis_server.client.dump(key) for key in keys]
     clock.step(1)
     (lost,) = say(inbox, b"lost")
-    redis_server.client.restore(PREFIX + "head", 0, older, replace=True)
-    redis_server.client.delete(f"{PREFIX}body:{lost}")
+    for key, value in zip(keys, older, strict=True):
+        redis_server.client.restore(key, 0, value, replace=True)
     redis_server.client.xtrim(LOG, maxlen=1, approximate=False)
     clock.step(-10)
     assert not missed(inbox, kept)[1]
