@@ -17,14 +17,14 @@ from socket_server.errors import ClusterUnavailable, InboxUnavailable
 from socket_server.inbox.inbox import Record
 from socket_server.inbox.redis import connect, explain
 from socket_server.inbox.redis_line import Line
-from socket_server.inbox.redis_scripts import HEAD, LOG, offset_of, pairs, record
+from socket_server.inbox.redis_scripts import HEAD, LOG, offset_of, pairs, records
 
 _log = log.logger("Server")
 
 # Redis holds a read back until there is something, for so long.
 _WAIT_MS = 1_000
-# Of the log, in one read: a notification may have a megabyte.
-_COUNT = 200
+# Entries of the log in one read: each is what a node has stored together, and a notification may have a megabyte.
+_COUNT = 50
 # After a read that brought something, what comes within this is read together.
 _REST_S = 0.002
 # While this node stores something itself, each of its appends brings along what the others have stored, and a read would
@@ -116,17 +116,19 @@ class Feed:
         if answer is None and int(self._line.ask("GET", HEAD) or 0) < before:
             # Redis has lost what went out here. What others store there meanwhile may get offsets that lie before the head.
             delivery.catch_up()
+        more = False
         for stream, entries in answer or ():
+            more = more or len(entries) == _COUNT
             if stream == LOG.encode():
                 head = delivery.head
-                new = [record(entry_id, fields) for entry_id, fields in entries if offset_of(entry_id) > head]
+                new = [entry for entry in entries if offset_of(entry[0]) > head]
                 if new:
-                    delivery.deliver(new)
+                    delivery.deliver(records(new, head))
             else:
                 for entry_id, fields in entries:
                     self._news_read = entry_id.decode()
                     self._listener.hear(pairs(fields))
-        if answer:
+        if answer and not more:
             self._rest(delivery)
 
     def _rest(self, delivery: Delivery) -> None:

@@ -33,13 +33,13 @@ from socket_server.inbox.inbox import (
     Stored,
 )
 from socket_server.inbox.redis_line import Line
-from socket_server.inbox.redis_scripts import AMEND, APPEND, FORGET, PREFIX, SINCE, claim_key, key_bytes, packed, record
+from socket_server.inbox.redis_scripts import AMEND, APPEND, FORGET, PREFIX, SINCE, claim_key, key_bytes, packed, records
 
 _log = log.logger("Server")
 
 # How far back the log goes: a node that was away for longer has its clients recover from their inboxes.
 LOG_S = 120
-LOG_LENGTH = 100_000  # notifications
+LOG_BYTES = 64_000_000
 
 CONNECT_TIMEOUT_S = 3.0
 TIMEOUT_S = 5.0  # for an answer
@@ -47,7 +47,8 @@ _HEALTH_CHECK_S = 30  # a connection that has been idle for so long is tried bef
 _READERS = 8  # calls at once; each takes a connection
 _WRITERS = 4  # apart from those, so that no number of recoveries holds up a broadcast
 
-_OTHERS = 200  # that one append hands out: what a node that was away is behind must hold up neither Redis nor the node
+# Entries of the log that one append hands out: what a node that was away has missed must hold up neither Redis nor it.
+_OTHERS = 50
 
 _OLDEST_VERSION = (6, 2)  # LPOP with a count, XADD with MINID
 # Offsets are doubles in Lua: exact up to here, which is the year 2255.
@@ -98,11 +99,11 @@ class RedisInbox:
             arguments = self._append_arguments(entries, after)
             head, before, more, others, *outcomes = self._line.run(self._append, *arguments)
             self._heard(head)
-        records = tuple(record(entry_id, fields) for entry_id, fields in others)
+        missed = records(others, after or 0)
         return Appended(
             tuple(_outcome(each) for each in outcomes),
-            records,
-            after is None or _joined(after, records, int(before)),
+            tuple(missed),
+            after is None or _joined(after, missed, int(before)),
             tuple(_reach(each) for each in outcomes) if self._counted else (),
             bool(more),
         )
@@ -146,10 +147,10 @@ class RedisInbox:
 
     def _append_arguments(self, entries: Sequence[Entry], after: int | None) -> list[str | bytes | int]:
         arguments = self._arguments()
-        arguments += [self._retention.max_per_user, IDEMPOTENCY_S * MICROSECONDS, LOG_LENGTH, LOG_S * MICROSECONDS]
+        arguments += [self._retention.max_per_user, IDEMPOTENCY_S * MICROSECONDS, LOG_BYTES, LOG_S * MICROSECONDS]
         arguments += ["" if after is None else after, self._counted, _OTHERS]
         if entries:
-            arguments.append(packed(entries, self._retention.ttl_s))
+            arguments += packed(entries, self._retention.ttl_s)
         return arguments
 
     def _try(self) -> int:

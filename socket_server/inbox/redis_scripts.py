@@ -4,9 +4,10 @@ Under one prefix, whose hash tag keeps all of it together:
 
     head         the newest offset given
     began        where the store's life began; after a flush it begins anew
-    log          a stream of all notifications, as `<offset>-0` with `to` (the offset before it, by which a reader sees that
-                 nothing is missing, a blank, and its users, a MessagePack array) and `body`: the last two minutes,
-                 forgotten users included
+    log          a stream of all that was stored together, as `<its last offset>-0`: `entries`, `offsets` (an array in
+                 MessagePack, 0 for a repeat), `before` (the offset before them, by which a reader sees that nothing is
+                 missing) and `logged`; the last two minutes, forgotten users included
+    logged       how many bytes of entries were ever written there
     user:<id>    a user's list, oldest first: offsets, as `<n>`, or `<n>:<expires>` where its own ttl ends it before
                  retention does; behind it a blank and the notification, where it is a small one for this user alone; in
                  front of them `d<n>` where retention by count, or forgetting, has dropped up to n
@@ -18,11 +19,11 @@ is, and with 1,000 entries it takes a tenth of the memory. Everything but head, 
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from socket_server.inbox.inbox import MICROSECONDS, Entry, Record
+from socket_server.inbox.inbox import MICROSECONDS, Claim, Entry, Record
 
 PREFIX = "{socket-server}:"
 HEAD = PREFIX + "head"
@@ -31,9 +32,19 @@ LOG = PREFIX + "log"
 # A notification of up to so many bytes for one user lies in that user's list: a key less to write, and to keep.
 _IN_LIST_BYTES = 1_024
 
-_LONG = struct.Struct(">BI").pack  # the head of an array, or of a string, in MessagePack
+_LONG = struct.Struct(">BI")  # the head of an array, or of a string, in MessagePack
+
+
+class _Logged(msgspec.Struct, array_like=True):
+    """An entry of APPEND's, as far as it is to be delivered."""
+
+    user_ids: tuple[str, ...]
+    notification: msgspec.Raw
+
+
 _encode = msgspec.msgpack.Encoder().encode
-_decode_users = msgspec.msgpack.Decoder(tuple[str, ...]).decode
+_decode_entries = msgspec.msgpack.Decoder(list[_Logged]).decode
+_decode_offsets = msgspec.msgpack.Decoder(list[int]).decode
 
 # Every script begins with it. `lower`: the head as this process knows it. Redis holds less where it was flushed, is another
 # one, or is a replica that was promoted before it had everything: then what lies before is not all there, and life begins
@@ -97,19 +108,20 @@ local function unlist(gone)
 end
 """
 
-# The twelfth argument is a MessagePack array of entries: users (a MessagePack array within a string), body, own ttl in
-# microseconds (nil: none), the idempotency key's key (nil without one), digest, answer. One argument, since Redis and its
-# client go through each by itself. Without entries it only shows that it could write. The tenth argument: what begins the
-# keys of the hashes, one a user, that hold who is connected; '' where nothing is to be counted. Returns the head, the head
-# before, whether nothing was stored because there is more of the log than the eleventh argument, the log after the ninth
-# argument (none where that is ''), then for each entry an array: its offset, its users and their connections; or, with four
-# elements, the offset, digest and answer that the idempotency key holds, and ''.
+# The last two arguments are MessagePack, since Redis and its client go through every argument by itself, and the log
+# takes the entries as they are: an array of entries (users, body, and its own ttl in microseconds where it has one); an
+# array of what each claims (nil, or an idempotency key's key, digest and answer), as far as any does. Without them it
+# only shows that it could write. The tenth argument: what begins the keys of the hashes, one a user, that hold who is
+# connected; '' where nothing is to be counted. Returns the head, the head before, whether nothing was stored because
+# there is more of the log than the eleventh argument, the log after the ninth argument (none where that is ''), then for
+# each entry an array: its offset, its users and their connections; or, with four elements, the offset, digest and answer
+# that the idempotency key holds, and ''.
 APPEND = (
     _PRELUDE
     + """
 local max_per_user, claimed_for, in_list_bytes = tonumber(ARGV[5]), tonumber(ARGV[6]), IN_LIST_BYTES
-local log_length, log_span = ARGV[7], tonumber(ARGV[8])
-local log = prefix .. 'log'
+local log_bytes, log_span = tonumber(ARGV[7]), tonumber(ARGV[8])
+local log, log_look = prefix .. 'log', log_bytes / 100
 if anew and redis.call('EXISTS', log) == 1 then
   -- The head was lost and the log was not: an entry there must be newer than all before it.
   local facts = redis.call('XINFO', 'STREAM', log)
@@ -165,49 +177,63 @@ local function push(user, element, lifetime)
   end
 end
 
-for _, entry in ipairs(ARGV[12] and cmsgpack.unpack(ARGV[12]) or {}) do
-  local users, body, own_ttl, claim = entry[1], entry[2], entry[3], entry[4]
-  local first = claim and redis.call('HMGET', claim, 'offset', 'digest', 'answer')
+local entries, claims, offsets, before = {}, {}, {}, head
+if ARGV[12] then
+  entries, claims = cmsgpack.unpack(ARGV[12]), cmsgpack.unpack(ARGV[13])
+end
+for at, entry in ipairs(entries) do
+  local users, body, own_ttl, claim = entry[1], entry[2], entry[3], claims[at]
+  local key = claim and claim[1]
+  local first = key and redis.call('HMGET', key, 'offset', 'digest', 'answer')
   if first and first[1] and tonumber(first[1]) > now - claimed_for then
     first[4] = ''
-    outcomes[#outcomes + 1] = first
+    outcomes[#outcomes + 1], offsets[at] = first, 0
   else
-    local before = text(head)
     head = math.max(now, head + 1)
-    local offset, list = text(head), cmsgpack.unpack(users)
-    local reached, sockets = reach(list)
-    outcomes[#outcomes + 1] = {head, reached, sockets}
-    if claim then
-      local answer = entry[6]
+    local offset = text(head)
+    local reached, sockets = reach(users)
+    outcomes[#outcomes + 1], offsets[at] = {head, reached, sockets}, head
+    if key then
+      local answer = claim[3]
       if connections ~= '' then
         answer = string.format('[%d,%d]', reached, sockets)
       end
-      redis.call('HSET', claim, 'offset', offset, 'digest', entry[5], 'answer', answer)
-      redis.call('PEXPIRE', claim, text(milliseconds(head - now + claimed_for)))
+      redis.call('HSET', key, 'offset', offset, 'digest', claim[2], 'answer', answer)
+      redis.call('PEXPIRE', key, text(milliseconds(head - now + claimed_for)))
     end
-    if #list > 0 and own_ttl ~= 0 then
+    if #users > 0 and own_ttl ~= 0 then
       local element, lifetime, body_lifetime = offset, milliseconds(head - now + ttl)
       if own_ttl then
         element, body_lifetime = offset .. ':' .. text(now + own_ttl), milliseconds(own_ttl)
       end
-      if #list == 1 and #body <= in_list_bytes then
+      if #users == 1 and #body <= in_list_bytes then
         element = element .. ' ' .. body
       else
-        local counted = string.format('%08d', #list) .. body
+        local counted = string.format('%08d', #users) .. body
         redis.call('SET', prefix .. 'body:' .. offset, counted, 'PX', text(body_lifetime or lifetime))
       end
-      for _, user in ipairs(list) do
+      for _, user in ipairs(users) do
         push(user, element, lifetime)
       end
     end
-    redis.call('XADD', log, 'MAXLEN', '~', log_length, offset .. '-0', 'to', before .. ' ' .. users, 'body', body)
+  end
+end
+if head > before then
+  local size = #ARGV[12]
+  local logged = redis.call('INCRBY', prefix .. 'logged', size)
+  redis.call(
+    'XADD', log, 'MINID', '~', text(math.max(0, head - log_span)), text(head) .. '-0',
+    'logged', text(logged), 'before', text(before), 'offsets', cmsgpack.pack(offsets), 'entries', ARGV[12]
+  )
+  if logged % log_look < size then
+    local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+    if logged - tonumber(oldest[2][2]) > log_bytes then
+      redis.call('XTRIM', log, 'MAXLEN', '~', math.floor(redis.call('XLEN', log) * 0.9))
+    end
   end
 end
 unlist(gone)
 note_head()
-if #outcomes > 4 then
-  redis.call('XTRIM', log, 'MINID', '~', text(math.max(0, head - log_span)))
-end
 outcomes[1] = text(head)
 return outcomes
 """
@@ -302,24 +328,32 @@ end
 """
 
 
-def packed(entries: Sequence[Entry], ttl_s: float) -> bytes:
-    """Return entries as APPEND takes them. ttl_s: the retention's."""
-    # Redis's MessagePack is of before there were binary strings.
-    return _LONG(0xDD, len(entries)) + b"".join([_packed(entry, ttl_s) for entry in entries])
+def packed(entries: Sequence[Entry], ttl_s: float) -> tuple[bytes, bytes]:
+    """Return entries, and what they claim, as APPEND takes them. ttl_s: the retention's."""
+    claims = [b"\xc0" if entry.claim is None else _packed_claim(entry.claim) for entry in entries]
+    while claims and claims[-1] == b"\xc0":
+        claims.pop()
+    return _array([_packed(entry, ttl_s) for entry in entries]), _array(claims)
 
 
 def _packed(entry: Entry, ttl_s: float) -> bytes:
-    fields = [_raw(_encode(entry.user_ids)), _raw(entry.notification)]
-    own_ttl_s = entry.ttl_s if entry.ttl_s is not None and entry.ttl_s < ttl_s else None
-    if own_ttl_s is not None or entry.claim is not None:
-        fields.append(_encode(None if own_ttl_s is None else round(own_ttl_s * MICROSECONDS)))
-    if entry.claim is not None:
-        fields += map(_raw, (claim_key(entry.claim.key), entry.claim.digest, entry.claim.answer))
-    return bytes((0x90 + len(fields),)) + b"".join(fields)
+    users, body = _encode(entry.user_ids), _raw(entry.notification)
+    if entry.ttl_s is None or entry.ttl_s >= ttl_s:
+        return b"\x92" + users + body
+    return b"\x93" + users + body + _encode(round(entry.ttl_s * MICROSECONDS))
+
+
+def _packed_claim(claim: Claim) -> bytes:
+    return b"\x93" + _raw(claim_key(claim.key)) + _raw(claim.digest) + _raw(claim.answer)
+
+
+def _array(elements: Sequence[bytes]) -> bytes:
+    return _LONG.pack(0xDD, len(elements)) + b"".join(elements)
 
 
 def _raw(text: bytes) -> bytes:
-    return _LONG(0xDB, len(text)) + text
+    # As a string: Redis's MessagePack is of before there were binary ones.
+    return _LONG.pack(0xDB, len(text)) + text
 
 
 def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -332,11 +366,18 @@ def offset_of(entry_id: bytes) -> int:
     return int(entry_id[:-2])
 
 
-def record(entry_id: bytes, flat: Sequence[bytes]) -> Record:
-    """Return a notification as an entry of the log holds it."""
-    _, to, _, body = flat
-    before, _, users = to.partition(b" ")
-    return Record(offset_of(entry_id), _decode_users(users), body, int(before))
+def records(entries: Iterable[tuple[bytes, Sequence[bytes]]], after: int) -> list[Record]:
+    """Return the notifications that entries of the log hold, as far as their offsets are greater than this one."""
+    found: list[Record] = []
+    for _, flat in entries:
+        fields = pairs(flat)
+        before = int(fields[b"before"])
+        for offset, entry in zip(_decode_offsets(fields[b"offsets"]), _decode_entries(fields[b"entries"]), strict=True):
+            if offset > after:
+                body = bytes(memoryview(entry.notification)[_LONG.size :])
+                found.append(Record(offset, entry.user_ids, body, before))
+            before = max(before, offset)
+    return found
 
 
 def claim_key(key: str) -> bytes:

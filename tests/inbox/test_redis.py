@@ -15,7 +15,7 @@ from socket_server.errors import ConfigError
 from socket_server.inbox import redis as store
 from socket_server.inbox.inbox import MICROSECONDS, Claim, Entry, InboxUnavailable, Record, Repeat, Retention
 from socket_server.inbox.redis import RedisInbox
-from socket_server.inbox.redis_scripts import LOG, PREFIX, record
+from socket_server.inbox.redis_scripts import LOG, PREFIX, records
 from tests.inbox.conftest import RETENTION, FakeClock
 from tests.redis_servers import RunningRedis
 from tests.servers import free_port, wait_for
@@ -84,36 +84,38 @@ def test_the_log_has_an_entry_for_each_notification_in_order(redis_server: Runni
     first, live, claimed, repeat, nobody, last = outcomes
     assert isinstance(repeat, Repeat)
     entries: Any = redis_server.client.xrange(LOG)
-    records = [record(entry_id, list(chain.from_iterable(fields.items()))) for entry_id, fields in entries]
-    assert records == [
-        Record(first, users, b"\0 \xff", records[0].before),
+    found = records(((entry_id, list(chain.from_iterable(fields.items()))) for entry_id, fields in entries), 0)
+    assert found == [
+        Record(first, users, b"\0 \xff", found[0].before),
         Record(live, ("bob",), b"live", first),
         Record(claimed, ("ada",), b"claimed", live),
         Record(nobody, (), b"to nobody", claimed),
         Record(last, ("ada",), b"last", nobody),
     ]
-    assert records[0].before < first
-    assert entries[0][0] == b"%d-0" % first
+    assert found[0].before < first
+    assert [entry_id for entry_id, _ in entries] == [b"%d-0" % nobody, b"%d-0" % last]
 
 
 def test_the_log_lets_go_of_what_is_old(redis_server: RunningRedis) -> None:
     clock = FakeClock()
     inbox = RedisInbox(redis_server.url, Retention(), clock)
-    for _ in range(10):
-        inbox.append([Entry(("ada",), b"x")] * 100)
-    assert redis_server.client.xlen(LOG) == 1_000
+    for _ in range(300):
+        say(inbox, b"x")
+    assert redis_server.client.xlen(LOG) == 300
     clock.step(store.LOG_S + 1)
     say(inbox, b"x")
-    assert redis_server.client.xlen(LOG) <= 200  # whole blocks go
+    assert redis_server.client.xlen(LOG) <= 110  # whole blocks go
     inbox.close()
 
 
 def test_the_log_does_not_grow_without_end(redis_server: RunningRedis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "LOG_LENGTH", 300)
+    monkeypatch.setattr(store, "LOG_BYTES", 100_000)
     inbox = RedisInbox(redis_server.url, Retention())
-    for _ in range(10):
-        inbox.append([Entry(("ada",), b"x")] * 100)
-    assert 300 <= redis_server.client.xlen(LOG) <= 500
+    for size in (10_000, 100, 1_000):
+        for _ in range(500_000 // size):
+            say(inbox, b"x" * size)
+        kept = sum(len(fields[b"entries"]) for _, fields in redis_server.client.xrange(LOG))
+        assert 80_000 <= kept <= 120_000
     inbox.close()
 
 
@@ -172,7 +174,7 @@ def test_everything_of_a_user_expires(redis_server: RunningRedis) -> None:
     say(inbox, b"1", b"2", b"3")
     inbox.forget("bob")
     inbox.forget("eve")
-    lasting = {(PREFIX + name).encode() for name in ("head", "began", "log")}
+    lasting = {(PREFIX + name).encode() for name in ("head", "began", "log", "logged")}
     for key in redis_server.client.keys("*"):
         left = redis_server.client.pttl(key) / 1_000
         if key in lasting:
@@ -201,7 +203,7 @@ def test_a_list_lives_as_long_as_its_newest_notification(redis_server: RunningRe
 def test_what_expired_is_gone_from_redis_itself(redis_server: RunningRedis) -> None:
     inbox = RedisInbox(redis_server.url, Retention(0.1, 3))
     say(inbox, b"x", user="ada")
-    wait_for(lambda: len(redis_server.client.keys("*")) == 3, what="the end of the user's keys")
+    wait_for(lambda: len(redis_server.client.keys("*")) == 4, what="the end of the user's keys")
     inbox.close()
 
 
