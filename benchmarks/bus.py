@@ -15,7 +15,7 @@ import redis
 from benchmarks import servers
 from benchmarks.questions import NOTIFICATION
 from benchmarks.swarm import pin
-from socket_server.cluster.feed import Feed
+from socket_server.cluster import feed
 from socket_server.cluster.scripts import CONNECTIONS
 from socket_server.inbox.inbox import Entry, Retention
 from socket_server.inbox.memory import MemoryInbox
@@ -53,12 +53,12 @@ def appends(pid: int, url: str, size: int, users: int) -> float:
     return cpu / times / size * 1e6
 
 
-def fill(url: str, count: int) -> int:
-    """Write so many notifications to nobody here into the log; return the head before them."""
+def fill(url: str, together: int) -> int:
+    """Write notifications to nobody here into the log, so many stored together; return the head before them."""
     inbox = RedisInbox(url, Retention())
     head = inbox.open()
-    for _ in range(count // 100):
-        inbox.append([Entry((f"user-{number}",), BODY, ttl_s=0) for number in range(100)])
+    for _ in range(NOTIFICATIONS // together):
+        inbox.append([Entry((f"user-{number}",), BODY, ttl_s=0) for number in range(together)])
     inbox.close()
     return head
 
@@ -66,25 +66,25 @@ def fill(url: str, count: int) -> int:
 def reading(url: str, head: int, last: int) -> float:
     """Return the processor time in which one node reads a notification that is for nobody here, in microseconds."""
     broadcaster = Broadcaster(SessionManager(20), MemoryInbox(Retention()), head)
-    feed = Feed(url, "reader", _Deaf())
+    reader = feed.Feed(url, "reader", _Deaf())
     cpu = time.process_time()
-    feed.start(broadcaster, None)
+    reader.start(broadcaster, None)
     while broadcaster.head < last:
         time.sleep(0.002)
     cpu = time.process_time() - cpu
-    feed.stop()
+    reader.stop()
     return cpu / NOTIFICATIONS * 1e6
 
 
-def readers(pid: int, url: str, head: int, at_once: int, nodes: int = 4) -> float:
-    """Return Redis's processor time for each notification and reading node, in microseconds: so many in one read."""
+def readers(pid: int, url: str, head: int, together: int, nodes: int = 4) -> float:
+    """Return Redis's processor time for each notification and reading node, in microseconds."""
 
     def read() -> None:
         line = Line(connect(url, 1)[0])
         place, got = f"{head}-0", 0
         while got < NOTIFICATIONS:
-            ((_, entries),) = line.ask("XREAD", "COUNT", at_once, "STREAMS", LOG, place)
-            got += len(entries)
+            ((_, entries),) = line.ask("XREAD", "COUNT", feed.COUNT, "STREAMS", LOG, place)
+            got += together * len(entries)
             place = entries[-1][0]
 
     threads = [threading.Thread(target=read) for _ in range(nodes)]
@@ -113,17 +113,17 @@ def main() -> None:
                 f"| {size} | {users:,} | {each:,.1f} | {min(found):,.1f} to {max(found):,.1f} | {1e6 / each:,.0f} |",
                 flush=True,
             )
-        client.flushall()
-        head = fill(url, NOTIFICATIONS)
-        last = int(client.xinfo_stream(LOG)["last-generated-id"].partition(b"-")[0])
-        each = statistics.median(reading(url, head, last) for _ in range(ROUNDS))
-        print(f"\none node reads a notification in {each:.1f} us, so {1e6 / each:,.0f} a second at most")
-        print("Redis, for each notification and every node that reads it:")
-        for at_once in (10, 1_000):
+        print("\nReading, for each notification and every node:\n")
+        print("| stored together | the node, us | Redis, us | bytes |\n|---:|---:|---:|---:|")
+        for together in (1, 10, 100):
+            client.flushall()
+            head = fill(url, together)
+            last = int(client.xinfo_stream(LOG)["last-generated-id"].partition(b"-")[0])
+            each = statistics.median(reading(url, head, last) for _ in range(ROUNDS))
             before = client.info("stats")["total_net_output_bytes"]
-            found = [readers(pid, url, head, at_once) for _ in range(ROUNDS)]
+            asked = statistics.median(readers(pid, url, head, together) for _ in range(ROUNDS))
             sent = (client.info("stats")["total_net_output_bytes"] - before) / ROUNDS / 4 / NOTIFICATIONS
-            print(f"{at_once} in one read: {statistics.median(found):.1f} us, {sent:.0f} bytes", flush=True)
+            print(f"| {together} | {each:.1f} | {asked:.1f} | {sent:.0f} |", flush=True)
         client.close()
 
 

@@ -131,7 +131,7 @@ class Bench:
         log = int(self.client.memory_usage(LOG, samples=0) or 0)
         whole = self.client.info("memory")["used_memory"] - before
         inbox.close()
-        return {"kept bytes": (whole - log) / count, "log bytes": log / self.client.xlen(LOG)}
+        return {"kept bytes": (whole - log) / count, "log bytes": log / count}
 
 
 def show(title: str, ask: Callable[[], dict[str, float]]) -> None:

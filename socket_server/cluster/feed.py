@@ -24,7 +24,7 @@ _log = log.logger("Server")
 # Redis holds a read back until there is something, for so long.
 _WAIT_MS = 1_000
 # Entries of the log in one read: each is what a node has stored together, and a notification may have a megabyte.
-_COUNT = 50
+COUNT = 50
 # After a read that brought something, what comes within this is read together.
 _REST_S = 0.002
 # While this node stores something itself, each of its appends brings along what the others have stored, and a read would
@@ -111,14 +111,14 @@ class Feed:
 
     def _read(self, delivery: Delivery) -> None:
         before = delivery.head
-        limits = ("COUNT", _COUNT, "BLOCK", _WAIT_MS)
+        limits = ("COUNT", COUNT, "BLOCK", _WAIT_MS)
         answer = self._line.ask("XREAD", *limits, "STREAMS", LOG, self._news, f"{before}-0", self._news_read)
         if answer is None and int(self._line.ask("GET", HEAD) or 0) < before:
             # Redis has lost what went out here. What others store there meanwhile may get offsets that lie before the head.
             delivery.catch_up()
         more = False
         for stream, entries in answer or ():
-            more = more or len(entries) == _COUNT
+            more = more or len(entries) == COUNT
             if stream == LOG.encode():
                 head = delivery.head
                 new = [entry for entry in entries if offset_of(entry[0]) > head]
