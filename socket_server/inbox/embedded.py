@@ -20,6 +20,7 @@ import socket_server
 from socket_server import log
 from socket_server.inbox import messages
 from socket_server.inbox.inbox import Appended, Entry, InboxUnavailable, Page, Read, Retention
+from socket_server.inbox.packed import pack
 from socket_server.transport.turns import let_arrive
 
 _log = log.logger("Server")
@@ -63,7 +64,7 @@ class EmbeddedInbox:
         return self._number(self._ask(messages.Open(), _WRITES))
 
     def append(self, entries: Sequence[Entry], after: int | None = None) -> Appended:
-        reply = self._ask(messages.Append(tuple(entries), after), _WRITES)
+        reply = self._ask(messages.Append(tuple(map(pack, entries)), after), _WRITES)
         assert isinstance(reply, messages.HasAppended)
         return reply.appended
 

@@ -31,7 +31,7 @@ def answer(store: SqliteInbox, request: messages.Request) -> messages.Reply:
             case messages.Open():
                 return messages.Done(store.open())
             case messages.Append(entries, after):
-                return messages.HasAppended(store.append(entries, after))
+                return messages.HasAppended(store.append_packed(entries, after))
             case messages.Amend(key, text):
                 store.amend(key, text)
             case messages.Since(reads):

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from socket_server.inbox.inbox import Appended, Entry, Page, Read
+from socket_server.inbox.inbox import Appended, Page, Read
+from socket_server.inbox.packed import Packed
 
 
 class Open(msgspec.Struct, tag=True, frozen=True):
@@ -19,7 +20,7 @@ class Open(msgspec.Struct, tag=True, frozen=True):
 class Append(msgspec.Struct, tag=True, frozen=True):
     """Reply: Appended."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[Packed, ...]
     after: int | None
 
 

@@ -35,6 +35,7 @@ from socket_server.inbox.inbox import (
     Stored,
     clock_us,
 )
+from socket_server.inbox.packed import Packed, pack, pack_users, unpack_users
 from socket_server.inbox.postings import Postings
 
 _log = log.logger("Server")
@@ -74,9 +75,6 @@ _SCHEMA = (
 )
 _AMONG = "(SELECT value FROM json_each(?))"
 _LIVING = f"FROM notifications WHERE offset IN {_AMONG} AND (expires IS NULL OR expires > ?)"
-
-_encode_users = msgspec.msgpack.Encoder().encode
-_decode_users = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 
 class SqliteInbox:
@@ -123,8 +121,12 @@ class SqliteInbox:
         return self._head
 
     def append(self, entries: Sequence[Entry], after: int | None = None) -> Appended:
+        return self.append_packed([pack(entry) for entry in entries], after)
+
+    def append_packed(self, entries: Sequence[Packed], after: int | None = None) -> Appended:
+        """append(), of entries whose users have been packed elsewhere."""
         outcomes: list[int | Repeat] = []
-        kept: list[tuple[int, Entry]] = []
+        kept: list[tuple[int, Packed]] = []
         with self._writing() as db:
             # What the caller has delivered may be ahead of a file that was replaced while the clock went back.
             now, head = self._clock(), max(self._head, after or 0)
@@ -138,21 +140,18 @@ class SqliteInbox:
                 outcomes.append(head)
                 if entry.claim is not None:
                     self._claim(db, entry.claim, head)
-                if entry.ttl_s != 0 and entry.user_ids:
+                if entry.ttl_s != 0 and entry.count:
                     kept.append((head, entry))
             db.executemany(
                 "INSERT INTO notifications (offset, refs, expires, body) VALUES (?, ?, ?, ?)",
-                [(at, len(entry.user_ids), self._expires(now, entry.ttl_s), entry.notification) for at, entry in kept],
+                [(at, entry.count, self._expires(now, entry.ttl_s), entry.notification) for at, entry in kept],
             )
-            db.executemany(
-                "INSERT INTO pending (offset, users) VALUES (?, ?)",
-                [(at, _encode_users(entry.user_ids)) for at, entry in kept],
-            )
+            db.executemany("INSERT INTO pending (offset, users) VALUES (?, ?)", [(at, entry.users) for at, entry in kept])
             if not kept or kept[-1][0] < head:
                 self._note_head(db, head)
         self._head, self._delivered = head, head if after is None else after
         for at, entry in kept:
-            self._postings.add(at, entry.user_ids)
+            self._postings.add(at, unpack_users(entry.users))
         return Appended(tuple(outcomes), others)
 
     def amend(self, key: str, answer: bytes) -> None:
@@ -301,7 +300,7 @@ class SqliteInbox:
         (version,) = db.execute("PRAGMA data_version").fetchone()
         pending = db.execute("SELECT offset, users FROM pending WHERE offset > ? ORDER BY offset", (self._head,))
         for offset, users in pending:
-            self._postings.add(offset, _decode_users(users))
+            self._postings.add(offset, unpack_users(users))
         (noted,) = db.execute("SELECT value FROM meta WHERE name = 'head'").fetchone()
         (self._purged,) = db.execute("SELECT coalesce(max(value), 0) FROM meta WHERE name = 'purged'").fetchone()
         (newest,) = db.execute("SELECT max(offset) FROM notifications").fetchone()
@@ -367,7 +366,7 @@ class SqliteInbox:
             "SELECT offset, users, body FROM pending JOIN notifications USING (offset) WHERE offset > ? ORDER BY offset",
             (after,),
         ):
-            yield Record(offset, _decode_users(users), body)
+            yield Record(offset, unpack_users(users), body)
 
     def _strike_out(self, db: sqlite3.Connection, user_id: str, offsets: Iterable[int]) -> None:
         """Take a user out of the lists in `pending`."""
@@ -377,10 +376,7 @@ class SqliteInbox:
         ).fetchall()
         db.executemany(
             "UPDATE pending SET users = ? WHERE offset = ?",
-            [
-                (_encode_users([each for each in _decode_users(users) if each != user_id]), offset)
-                for offset, users in found
-            ],
+            [(pack_users([each for each in unpack_users(users) if each != user_id]), offset) for offset, users in found],
         )
 
     def _note_head(self, db: sqlite3.Connection, head: int) -> None:
