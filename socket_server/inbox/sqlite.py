@@ -151,7 +151,7 @@ class SqliteInbox:
                 self._note_head(db, head)
         self._head, self._delivered = head, head if after is None else after
         for at, entry in kept:
-            self._postings.add(at, unpack_users(entry.users))
+            self._postings.add(at, entry.users, entry.count)
         return Appended(tuple(outcomes), others)
 
     def amend(self, key: str, answer: bytes) -> None:
@@ -300,7 +300,7 @@ class SqliteInbox:
         (version,) = db.execute("PRAGMA data_version").fetchone()
         pending = db.execute("SELECT offset, users FROM pending WHERE offset > ? ORDER BY offset", (self._head,))
         for offset, users in pending:
-            self._postings.add(offset, unpack_users(users))
+            self._postings.add_dealt(offset, unpack_users(users))
         (noted,) = db.execute("SELECT value FROM meta WHERE name = 'head'").fetchone()
         (self._purged,) = db.execute("SELECT coalesce(max(value), 0) FROM meta WHERE name = 'purged'").fetchone()
         (newest,) = db.execute("SELECT max(offset) FROM notifications").fetchone()
@@ -412,6 +412,8 @@ class SqliteInbox:
             return True
         if now < self._next_purge:
             return False
+        while lists.deal_one() and time.monotonic() < now + SLICE_S:
+            pass  # what is left waits for the next time: more may come than is dealt in a slice
         self._unpend_slice()
         if self._erasing:
             self._erase_wal()

@@ -347,10 +347,16 @@ steps = st.one_of(
 
 
 @settings(max_examples=40, deadline=None)
-@given(script=st.lists(steps, min_size=1, max_size=20), most=st.sampled_from([1, 3, 4, 9, 50]), index_at=st.integers(1, 60))
-def test_moving_posting_lists_to_the_disk_changes_no_answer(
-    script: list[tuple[str, object]], most: int, index_at: int
+@given(
+    script=st.lists(steps, min_size=1, max_size=20),
+    most=st.sampled_from([1, 3, 4, 9, 50]),
+    index_at=st.integers(1, 60),
+    asking=st.booleans(),
+)
+def test_when_lists_of_users_are_dealt_out_and_moved_to_the_disk_changes_no_answer(
+    script: list[tuple[str, object]], most: int, index_at: int, asking: bool
 ) -> None:
+    """asking: after every step, and not only after the last."""
     clock = FakeClock()
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -359,6 +365,7 @@ def test_moving_posting_lists_to_the_disk_changes_no_answer(
         # A slice moves a user or two: between any two of them something else may come.
         patch.setattr(postings, "CHUNK", 4)
         patch.setattr(postings, "_USERS_PER_LOOK", 1)
+        patch.setattr(postings, "_UNDEALT", 12)
         patch.setattr(sqlite, "SLICE_S", 2e-5)
 
         def make() -> SqliteInbox:
@@ -367,7 +374,7 @@ def test_moving_posting_lists_to_the_disk_changes_no_answer(
         inbox = make()
         model = Model(most, inbox.open())
         places = [model.began]
-        for kind, what in script:
+        for number, (kind, what) in enumerate(script, 1):
             if kind == "append":
                 assert isinstance(what, list)
                 for each in what:
@@ -384,10 +391,27 @@ def test_moving_posting_lists_to_the_disk_changes_no_answer(
             else:
                 inbox.close()  # loses all that is in memory, as a kill does
                 inbox = make()
+            if not asking and number < len(script):
+                continue
             for user in "abcdefgh":
                 for after in {places[0] - 1, places[0], places[len(places) // 2], places[-1]}:
                     assert missed(inbox, user, after) == model.page(user, after), (user, after)
         inbox.close()
+
+
+def test_of_lists_that_are_told_in_turn_each_user_keeps_its_newest(path: Path, opened: list[SqliteInbox]) -> None:
+    inbox = SqliteInbox(str(path), Retention(1e6, 3), FakeClock())
+    opened.append(inbox)
+    inbox.open()
+    offsets = [
+        append(inbox, [Entry(("ada", other), other.encode())]).outcomes[0] for other in ("bob", "eve", "bob", "eve", "bob")
+    ]
+    assert bodies(missed(inbox, "ada", 0)) == [b"bob", b"eve", b"bob"]
+    newest_dropped = offsets[1]
+    assert isinstance(newest_dropped, int)
+    assert missed(inbox, "ada", newest_dropped).complete
+    assert not missed(inbox, "ada", newest_dropped - 1).complete
+    assert [missed(inbox, user, 0).total for user in ("bob", "eve")] == [3, 2]
 
 
 # Privacy
