@@ -403,7 +403,6 @@ class SqliteInbox:
 
     def maintain(self) -> bool:
         """Do a slice of what is due; return whether more is. Raises InboxUnavailable, and it stays due."""
-        self._ready()
         now = time.monotonic()
         lists = self._postings
         if lists.moving or lists.weight >= (1 if now > self._next_index else self._index_at):
