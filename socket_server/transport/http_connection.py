@@ -96,14 +96,13 @@ class Handler(WebSocketHandler):
 
         handed: the first of them, where the connection has come from another worker.
         """
-        handlers = self.server.handlers
-        handlers.add(self)
+        self.server.came(self)
         try:
             self._serve_all(handed)
         except OSError:
             pass  # the client has gone
         finally:
-            handlers.discard(self)
+            self.server.left(self)
             self.socket = None
 
     def expire(self) -> None:
@@ -142,6 +141,7 @@ class Handler(WebSocketHandler):
                 in_body = True
                 if reader.trusted:
                     self.waiting_since = math.inf
+                    self.server.known(self)
                 self.deadline = time.monotonic() + (BODY_S if reader.trusted else STRANGERS_BODY_S)
                 if reader.continue_wanted:
                     sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -158,6 +158,8 @@ class Handler(WebSocketHandler):
             if number:
                 turn.give_way()
             self.deadline = self.waiting_since = math.inf
+            if not self.served:
+                self.server.known(self)
             tag = self.server.engine.elsewhere(environ)
             if tag is not None and self._hand_over(tag, environ, alone=number + 1 == len(environs) and not partial):
                 return False

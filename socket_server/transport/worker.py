@@ -34,7 +34,6 @@ from socket_server.transport.http_codec import HttpError, encode_response
 from socket_server.transport.http_connection import HEAD_S, Handler
 from socket_server.transport.shares import Share
 from socket_server.transport.succession import Succession
-from socket_server.transport.turns import Turn
 
 _log = log.logger("Server")
 
@@ -59,6 +58,10 @@ JUST_NOW_S = 0.2
 # How often overdue HTTP connections are looked for.
 _WATCH_S = 0.5
 
+# So many are cut together, and then others have their turn.
+_CUT_TOGETHER = 16
+_CUT_PAUSE_S = 0.001
+
 # Connections that have sent no whole head yet, or none since their last answer. Beyond so many the longest waiting are cut:
 # each holds a greenlet, and strangers with nothing to say must not take the places of those who have.
 MAX_WAITING = 1_000
@@ -68,6 +71,10 @@ _PHRASES = {"413": "Request Entity Too Large"}  # as Flask's own errors are name
 
 class Server(WSGIServer):
     """The HTTP server of one listening socket."""
+
+    # So many connections are accepted in one cycle of the event loop (upstream: 100); where there are several workers, one.
+    # Each makes the cycle longer, and who waits for the answer to a post waits for several cycles.
+    max_accept = 16
 
     def __init__(
         self, listener: Any, *, app: Any, pool: Pool, environ: dict[str, Any], tls: Any, access: Any, share: Share | None
@@ -86,8 +93,9 @@ class Server(WSGIServer):
         self.engine = app.extensions["socketio"].server.eio
         self.access = access
         self.handlers: set[Handler] = set()
+        self._strangers: dict[Handler, None] = {}  # those that have never sent a request, longest waiting first
         self._pool = pool
-        self._places = pool.size or 0
+        self._most_waiting = min(MAX_WAITING, (pool.size or 0) // 2)
         self._share = share
         self._pausing = False  # it accepts nothing for a while
         self._gave_way = False  # others have had their time for what waits
@@ -103,6 +111,28 @@ class Server(WSGIServer):
         """Whether a request is under way, or soon will be: who has only just connected has a reason."""
         just_now = time.monotonic() - JUST_NOW_S
         return any(each.busy or (not each.served and each.waiting_since > just_now) for each in self.handlers)
+
+    def came(self, handler: Handler) -> None:
+        """Count a connection among those that have sent nothing yet; of too many the one that has waited longest goes.
+
+        At once, and not with the next look of the watch: until then thousands could come, each of which takes 10 KB, and
+        thousands would have to go together while everybody else waits.
+        """
+        self.handlers.add(handler)
+        self._strangers[handler] = None
+        if len(self._strangers) > self._most_waiting:
+            longest = next(iter(self._strangers))
+            del self._strangers[longest]
+            longest.expire()
+
+    def known(self, handler: Handler) -> None:
+        """A connection has sent a request, or at least an API key."""
+        self._strangers.pop(handler, None)
+
+    def left(self, handler: Handler) -> None:
+        """A connection has ended, or has become a WebSocket."""
+        self.handlers.discard(handler)
+        self._strangers.pop(handler, None)
 
     def start(self) -> None:
         super().start()
@@ -209,25 +239,30 @@ class Server(WSGIServer):
 
     def _watch(self) -> None:
         """End the connections whose deadline is over (heads and bodies that trickle in, long idleness), and the longest
-        waiting of too many."""
+        waiting of too many, those between two requests among them."""
         while self.started:
             gevent.sleep(_WATCH_S)
             now = time.monotonic()
             self._cut(each for each in list(self.handlers) if each.deadline < now)
             waiting = [each for each in self.handlers if each.waiting_since < math.inf]
-            most = min(MAX_WAITING, self._places // 2)
-            if len(waiting) > most:
+            if len(waiting) > self._most_waiting:
                 # Who has never sent a request goes first: a back end's kept connection is worth more than a stranger's.
                 waiting.sort(key=lambda each: (each.served, each.waiting_since))
-                self._cut(each for each in waiting[: len(waiting) - most] if each.waiting_since < math.inf)
+                self._cut(each for each in waiting[: len(waiting) - self._most_waiting] if each.waiting_since < math.inf)
 
     def _cut(self, handlers: Iterable[Handler]) -> None:
-        """End connections; there may be thousands, so others are served in between, and some are gone or served by then."""
-        turn = Turn()
+        """End connections, a few at a time: others are served in between, and some are gone or served by then.
+
+        A turn by the clock would be too long. To shut a connection down is quick; what takes longer is the end of its own
+        greenlet, and those of one turn all come together behind it.
+        """
+        cut = 0
         for handler in handlers:
             if handler in self.handlers:
                 handler.expire()
-            turn.give_way()
+                cut += 1
+                if cut % _CUT_TOGETHER == 0:
+                    gevent.sleep(_CUT_PAUSE_S)
 
 
 class Worker(GeventWebSocketWorker):

@@ -14,8 +14,10 @@ import pytest
 import requests
 
 from socket_server.transport.frames import BINARY
+from socket_server.transport.worker import MAX_WAITING
 from tests.integration.protocol import RawWebSocket, encode_frame
 from tests.servers import API_KEY, RunningServer, mint, running, wait_for
+from tests.workers import open_files, workers
 
 
 @contextlib.contextmanager
@@ -89,6 +91,23 @@ def test_half_sent_bodies_do_not_lock_others_out(tmp_path: Path) -> None:
         assert requests.get(server.url + "/health/live", timeout=10).ok
         assert time.monotonic() - started < 5
         assert "Errno" not in server.log()
+
+
+def test_of_strangers_that_say_nothing_no_more_than_their_share_is_ever_held(server: RunningServer) -> None:
+    (worker,) = workers(server)
+    served = connect(server)
+    served.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert served.recv(65_536).startswith(b"HTTP/1.1 200 ")
+    held = 0
+    with contextlib.ExitStack() as strangers:
+        for number in range(3_000):
+            strangers.enter_context(connect(server))
+            if number % 100 == 0:
+                held = max(held, len(open_files(worker)))
+        assert MAX_WAITING / 2 < held < MAX_WAITING + 500  # some more are on their way in or out
+        with served:  # who has spoken before has kept the place
+            served.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert served.recv(65_536).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("together", [True, False])
