@@ -147,6 +147,17 @@ class Swarm:
                 raise TimeoutError(f"{got} of {wanted} notifications within {timeout_s} s")
         return time.perf_counter()
 
+    def only_listen(self) -> None:
+        """Have every client acknowledge when it reads, as one does that has only listened for a while.
+
+        To the kernel a client that has just spoken is interactive until it owes an acknowledgement for 40 ms. Up to then
+        every second frame is acknowledged at once, in the server's `send` and its processor time; afterwards when the
+        client reads, in its own. A server that sends the second frame within 40 ms would keep its clients interactive, and
+        pay for them; a slower one would not. Source: tcp(7), TCP_QUICKACK, which ends that state.
+        """
+        for sock in self._sockets.values():
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
     def first(self) -> socket.socket:
         """Return the socket of the client that connected first."""
         return next(iter(self._sockets.values()))
