@@ -1,6 +1,8 @@
 """Fan-out: prepared packets to many connections, written straight to each."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import compress
 
 from socket_server import log
 from socket_server.transport.connection import Connection
@@ -14,10 +16,27 @@ _log = log.logger("Socket.IO")
 _BYTES_PER_LOOK = 262_144
 _WRITES_PER_LOOK = SIZE
 
-# From so many sockets on one system call for all of them costs less than one for each.
+# From so many sockets on one system call for all of them costs less than one for each, also where each gets its own frame.
 _WORTH_A_RING = 8
 
 Delivery = tuple[Packet, Sequence[Connection]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Writes:
+    """What goes out between two looks at the clock: to each connection its packets, as one frame."""
+
+    connections: Sequence[Connection]
+    packets: Sequence[list[Packet]]
+    frames: Sequence[bytes]
+
+    def where(self, chosen: Sequence[bool]) -> "_Writes":
+        """Return some of them."""
+        return _Writes(
+            list(compress(self.connections, chosen)),
+            list(compress(self.packets, chosen)),
+            list(compress(self.frames, chosen)),
+        )
 
 
 class FanOut:
@@ -35,82 +54,83 @@ class FanOut:
 
         A packet goes to a connection once. Where several packets go to one connection they are written at once.
         """
-        if len(deliveries) == 1:
-            return self._write_one(*deliveries[0])
-        packets_of: dict[Connection, list[Packet]] = {}
-        for packet, connections in deliveries:
-            for connection in connections:
-                packets_of.setdefault(connection, []).append(packet)
-        return _write_many(packets_of)
-
-    def _write_one(self, packet: Packet, connections: Sequence[Connection]) -> set[Connection]:
-        at_once = max(1, min(_WRITES_PER_LOOK, _BYTES_PER_LOOK // len(packet.frame)))
         missed: set[Connection] = set()
         turn = Turn()
-        for start in range(0, len(connections), at_once):
-            some = connections[start : start + at_once]
-            if self._ring is not None and len(some) >= _WORTH_A_RING:
-                missed.update(_write_together(self._ring, packet, some))
+        for writes in _one(*deliveries[0]) if len(deliveries) == 1 else _several(deliveries):
+            if self._ring is not None and len(writes.connections) >= _WORTH_A_RING:
+                missed.update(_write_together(self._ring, writes))
             else:
-                missed.update(_write_each(packet, some))
+                missed.update(_write_each(writes))
             turn.give_way()
         return missed
 
 
-def _write_together(ring: Ring, packet: Packet, connections: Iterable[Connection]) -> list[Connection]:
-    """Write one packet by one system call; return those that have ended."""
+def _one(packet: Packet, connections: Sequence[Connection]) -> Iterator[_Writes]:
+    """Part the writes of one packet."""
     frame = packet.frame
-    direct: list[Connection] = []
-    fds: list[int] = []
-    others: list[Connection] = []
+    at_once = max(1, min(_WRITES_PER_LOOK, _BYTES_PER_LOOK // len(frame)))
+    for start in range(0, len(connections), at_once):
+        some = connections[start : start + at_once]
+        yield _Writes(some, [[packet]] * len(some), [frame] * len(some))
+
+
+def _several(deliveries: Sequence[Delivery]) -> Iterator[_Writes]:
+    """Bring together what goes to the same connection, and part the writes."""
+    packets_of: dict[Connection, list[Packet]] = {}
+    for packet, connections in deliveries:
+        for connection in connections:
+            packets_of.setdefault(connection, []).append(packet)
+    connections, lists = list(packets_of), list(packets_of.values())
+    frames: list[bytes] = []
+    start = size = 0
+    last: list[Packet] = []
+    frame = b""
+    for at, packets in enumerate(lists):
+        if packets != last:  # a user's devices, or the audience of a batch, get the same
+            last, frame = packets, b"".join([packet.frame for packet in packets])
+        if frames and (size + len(frame) > _BYTES_PER_LOOK or len(frames) == _WRITES_PER_LOOK):
+            yield _Writes(connections[start:at], lists[start:at], frames)
+            start, frames, size = at, [], 0
+        frames.append(frame)
+        size += len(frame)
+    yield _Writes(connections[start:], lists[start:], frames)
+
+
+def _write_together(ring: Ring, writes: _Writes) -> list[Connection]:
+    """Write by one system call; return the connections that have ended."""
     # From here to the system call nothing else may run: it could close a socket, and its number become another's.
-    for connection in connections:
-        websocket = connection.engine.websocket
-        fd = -1 if websocket is None or connection.holds else websocket.writable_fd
-        if fd < 0:
-            others.append(connection)
-        else:
-            direct.append(connection)
-            fds.append(fd)
-    short = ring.send(frame, fds)
+    fds = [
+        -1 if (websocket := connection.engine.websocket) is None or connection.holds else websocket.writable_fd
+        for connection in writes.connections
+    ]
+    others = None
+    if -1 in fds:
+        others = writes.where([fd == -1 for fd in fds])
+        writes = writes.where([fd != -1 for fd in fds])
+        fds = [fd for fd in fds if fd != -1]
     missed = []
-    for position, taken in short.items():
-        connection = direct[position]
+    for position, taken in ring.send(writes.frames, fds).items():
+        connection = writes.connections[position]
         try:
-            goes_on = connection.engine.websocket.wrote(frame, taken)
+            goes_on = connection.engine.websocket.wrote(writes.frames[position], taken)
         except Exception:
             goes_on = _give_up(connection)
         if not goes_on:
             missed.append(connection)
-    return missed + _write_each(packet, others)
+    return missed if others is None else missed + _write_each(others)
 
 
-def _write_each(packet: Packet, connections: Iterable[Connection]) -> list[Connection]:
-    frame = packet.frame
+def _write_each(writes: _Writes) -> list[Connection]:
     missed = []
-    for connection in connections:
+    for connection, packets, frame in zip(writes.connections, writes.packets, writes.frames, strict=True):
         try:
             websocket = connection.engine.websocket
             direct = websocket is not None and not connection.holds
-            taken = websocket.send(frame) if direct else connection.deliver([packet])
+            taken = websocket.send(frame) if direct else connection.deliver(packets)
         except Exception:
             taken = _give_up(connection)
         if not taken:
             missed.append(connection)
-    return missed
-
-
-def _write_many(packets_of: dict[Connection, list[Packet]]) -> set[Connection]:
-    missed = set()
-    turn = Turn()
-    for connection, packets in packets_of.items():
-        try:
-            taken = connection.deliver(packets)
-        except Exception:
-            taken = _give_up(connection)
-        if not taken:
-            missed.add(connection)
-        turn.give_way()
     return missed
 
 

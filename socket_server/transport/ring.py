@@ -1,4 +1,4 @@
-"""One frame to many sockets in one system call: io_uring, where the kernel has it and allows it.
+"""Frames to many sockets in one system call: io_uring, where the kernel has it and allows it.
 
 The writes lie in memory shared with the kernel, and one call hands them over. The kernel does each at once or not at all
 (MSG_DONTWAIT), so nothing is under way when it returns, and a file descriptor means afterwards what it meant before.
@@ -15,6 +15,7 @@ import socket
 import sys
 from array import array
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 SIZE = 256  # sockets at once; a power of two, as the kernel wants
@@ -95,26 +96,37 @@ class Ring:
         """Give it back to the kernel."""
         os.close(self._fd)
 
-    def send(self, frame: bytes, fds: Sequence[int]) -> dict[int, int]:
-        """Write one frame to each of at most SIZE sockets, without waiting.
+    def send(self, frames: Sequence[bytes], fds: Sequence[int]) -> dict[int, int]:
+        """Write to each of at most SIZE sockets its frame, without waiting.
 
         Return those that have not taken all of it: position in fds -> bytes taken, or a negative errno; -EAGAIN where the
         socket's buffer is full.
         """
-        count, size = len(fds), len(frame)
-        address = ctypes.cast(ctypes.c_char_p(frame), ctypes.c_void_p).value
+        if not fds:
+            return {}
+        count = len(fds)
+        # Where all get the same, it is read where it lies. To ask where each of many lies takes longer than to copy them
+        # into one, in which their places are known. It must live until the kernel has read it.
+        if frames.count(frames[0]) == count:
+            memory = frames[0]
+            sizes = [len(memory)] * count
+            places = array("Q", [_address(memory)]) * count
+        else:
+            memory = b"".join(frames)
+            sizes = list(map(len, frames))
+            places = array("Q", list(accumulate(sizes[:-1], initial=_address(memory))))
         self._fds[:count] = array("i", fds)
-        self._addresses[:count] = array("Q", [address or 0]) * count
-        self._lengths[:count] = array("I", [size]) * count
+        self._addresses[:count] = places
+        self._lengths[:count] = array("I", sizes)
         sent, self._sent = self._sent, self._hand_over(count)
         submitted = (self._sent - sent) & _COUNTER
 
         results = self._completed(self._results, sent, submitted)
         positions = self._completed(self._positions, sent, submitted)
         self._counters[self._cq_head] = self._sent
-        if results.count(size) == count:
+        if results == sizes and positions == _IN_ORDER[:count]:
             return {}
-        short = {position: taken for position, taken in zip(positions, results, strict=True) if taken != size}
+        short = {at: taken for at, taken in zip(positions, results, strict=True) if taken != sizes[at]}
         # What the kernel had no memory for is as good as refused.
         return short | dict.fromkeys(range(submitted, count), -errno.EAGAIN)
 
@@ -163,8 +175,13 @@ class Ring:
         """Raise OSError where this kernel's io_uring cannot do it."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            for error in self.send(b"?", [ours.fileno()]).values():
+            for error in self.send([b"?"], [ours.fileno()]).values():
                 raise OSError(-error, os.strerror(-error))
 
 
-_ROUND = array("I", [*range(SIZE)] * 2)
+def _address(memory: bytes) -> int:
+    return ctypes.cast(ctypes.c_char_p(memory), ctypes.c_void_p).value or 0
+
+
+_IN_ORDER = list(range(SIZE))
+_ROUND = array("I", _IN_ORDER * 2)
