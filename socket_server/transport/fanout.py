@@ -1,8 +1,8 @@
 """Fan-out: prepared packets to many connections, written straight to each."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import compress
+from typing import NamedTuple
 
 from socket_server import log
 from socket_server.transport.connection import Connection
@@ -22,8 +22,7 @@ _WORTH_A_RING = 8
 Delivery = tuple[Packet, Sequence[Connection]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Writes:
+class _Writes(NamedTuple):
     """What goes out between two looks at the clock: to each connection its packets, as one frame."""
 
     connections: Sequence[Connection]
