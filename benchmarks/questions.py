@@ -143,16 +143,25 @@ def spread(contestant: Contestant, publishers: int = 64, seconds: float = 4.0) -
             poll.register(fd, select.EPOLLIN)
             back.send(requests[number])
         posted = publishers
-        answered, cpu, redis, started = 0, server.whole_cpu_s(), server.redis_cpu_s(), time.perf_counter()
-        while (elapsed := time.perf_counter() - started) < seconds:
-            for fd, _ in poll.poll(1):
-                back = by_fd[fd]
-                if back.answered():
-                    answered += 1
-                    back.send(requests[posted % 100])
-                    posted += 1
-            for swarm in swarms:
-                swarm.take_in()
+
+        def serve(seconds: float) -> tuple[int, float]:
+            """Post wherever an answer is in, for so long; return how many were answered, and how long it was."""
+            nonlocal posted
+            answered, started = 0, time.perf_counter()
+            while (elapsed := time.perf_counter() - started) < seconds:
+                for fd, _ in poll.poll(1):
+                    back = by_fd[fd]
+                    if back.answered():
+                        answered += 1
+                        back.send(requests[posted % 100])
+                        posted += 1
+                for swarm in swarms:
+                    swarm.take_in()
+            return answered, elapsed
+
+        serve(1.0)  # warm: several processes have more to find their pace than one
+        cpu, redis = server.whole_cpu_s(), server.redis_cpu_s()
+        answered, elapsed = serve(seconds)
         cpu, redis = server.whole_cpu_s() - cpu, server.redis_cpu_s() - redis
         for back in backs:
             while not back.answered():
