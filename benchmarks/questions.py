@@ -141,7 +141,7 @@ def spread(contestant: Contestant, publishers: int = 64, seconds: float = 4.0) -
         poll = select.epoll()
         for number, (fd, back) in enumerate(by_fd.items()):
             poll.register(fd, select.EPOLLIN)
-            back.send(requests[number])
+            back.send(requests[number % 100])
         posted = publishers
 
         def serve(seconds: float) -> tuple[int, float]:

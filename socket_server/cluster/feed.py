@@ -31,7 +31,7 @@ _REST_S = 0.002
 # find little but its own: it waits until for so long there was no append,
 _QUIET_S = 0.005
 # or so long in all: there may be news.
-_BUSY_S = 0.05
+_BUSY_S = 0.1
 _RETRY_S = 0.25  # while Redis cannot be reached
 
 
@@ -137,7 +137,7 @@ class Feed:
         began = time.monotonic()
         while delivery.head != head and time.monotonic() - began < _BUSY_S:
             head = delivery.head
-            self._stopping.wait(_QUIET_S)
+            time.sleep(_QUIET_S)
 
     def _recovered(self) -> None:
         if self._trouble is not None:

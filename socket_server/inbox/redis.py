@@ -101,10 +101,10 @@ class RedisInbox:
             self._heard(head)
         missed = records(others, after or 0)
         return Appended(
-            tuple(_outcome(each) for each in outcomes),
+            tuple([_outcome(each) for each in outcomes]),
             tuple(missed),
             after is None or _joined(after, missed, int(before)),
-            tuple(_reach(each) for each in outcomes) if self._counted else (),
+            tuple([_reach(each) for each in outcomes]) if self._counted else (),
             bool(more),
         )
 
