@@ -5,6 +5,7 @@ users, trusts everyone, and every post goes to all who have connected before the
 """
 
 import os
+import select
 import socket
 
 OPEN = b'HTTP/1.1 101 Switching Protocols\r\n\r\n\x81\x120{"pingInterval":0}'
@@ -34,7 +35,7 @@ while (request := (sock := accept()).recv(65_536)).startswith(b"GET"):
         sock.send(OK)
         sock.close()
 
-publishers = [sock]
+publishers, waiting = [sock], select.poll()
 while True:
     while not request.endswith(END):
         request += publishers[0].recv(65_536)
@@ -46,7 +47,10 @@ while True:
     publishers[0].send(OK)
     if len(publishers) == 1:
         publishers.append(accept())
-    publishers.reverse()
+        for each in publishers:
+            waiting.register(each, select.POLLIN)
+    if publishers[1].fileno() in dict(waiting.poll()):
+        publishers.reverse()  # in turn, where both have posted
     request = publishers[0].recv(65_536)
     if not request:
         break
