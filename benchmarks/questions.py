@@ -26,6 +26,7 @@ NOTIFICATION = {
 Figures = dict[str, float]
 
 DELIVERIES = 100_000  # of a fan-out, at least
+PUBLISHERS = 16  # of a burst
 
 
 @dataclass(frozen=True)
@@ -48,52 +49,58 @@ def body(user_ids: list[str], *, stored: bool = False) -> bytes:
     return json.dumps(broadcast(user_ids, stored=stored), ensure_ascii=False).encode()
 
 
-def fan_out(users: int, devices: int) -> Callable[[Contestant], Figures]:
-    """Deliveries/s of broadcasts to all of so many users, one after the other, and processor time for each delivery."""
+def fan_out(users: int, devices: int, publishers: int = 2) -> Callable[[Contestant], Figures]:
+    """Deliveries/s of broadcasts to all of so many users, and processor time for each delivery.
+
+    publishers: so many posts are under way at any time. With two the server has the next broadcast already while the
+    clients read one; with more they come faster than they can be written out one by one.
+    """
 
     def ask(contestant: Contestant) -> Figures:
         with running(contestant, MAX_CONNECTIONS_PER_USER="100") as server:
             swarm = Swarm(server.port)
             ids = [str(1_000_000 + number) for number in range(users)]
             swarm.connect(token(user_id) for user_id in ids for _ in range(devices))
-            publishers = [Publisher(server.port, servers.KEY) for _ in range(2)]
-            request = publishers[0].request(body(ids, stored=contestant.stores))
+            backs = [Publisher(server.port, servers.KEY) for _ in range(publishers)]
+            request = backs[0].request(body(ids, stored=contestant.stores))
             each = users * devices
-            publishers[0].post(request)
+            backs[0].post(request)
             swarm.count(each)  # warm
             swarm.only_listen()
-            rounds = max(3, DELIVERIES // each)
+            rounds = max(3, publishers, DELIVERIES * publishers // 8 // each if publishers > 8 else DELIVERIES // each)
             total = rounds * each
             cpu, started = server.cpu_s(), time.perf_counter()
-            # Two posts under way: while the clients read one broadcast, the server has the next one already.
-            swarm.count(total, meanwhile=_keep_posting(publishers, request, rounds))
+            swarm.count(total, meanwhile=_Posting(backs, request, rounds))
             elapsed, cpu = time.perf_counter() - started, server.cpu_s() - cpu
             swarm.close()
-            for publisher in publishers:
-                publisher.close()
+            for back in backs:
+                back.close()
             return {"deliveries/s": total / elapsed, "cpu us/delivery": cpu / total * 1e6}
 
     return ask
 
 
-def _keep_posting(publishers: list[Publisher], request: bytes, times: int) -> Callable[[], None]:
-    """Start a post with each publisher; the returned call sends the next one wherever an answer is in."""
-    for publisher in publishers:
-        publisher.send(request)
-    left = times - len(publishers)
-    waiting = {publisher.sock.fileno(): publisher for publisher in publishers}
-    poll = select.epoll()
-    for fd in waiting:
-        poll.register(fd, select.EPOLLIN)
+class _Posting:
+    """Publishers that post again and again, the next wherever an answer is in."""
 
-    def step() -> None:
-        nonlocal left
-        for fd, _ in poll.poll(0):
-            if waiting[fd].answered() and left > 0:
-                left -= 1
-                waiting[fd].send(request)
+    def __init__(self, publishers: list[Publisher], request: bytes, times: int) -> None:
+        """Start a post with each publisher."""
+        self._request = request
+        self._left = times - len(publishers)
+        self._waiting = {publisher.sock.fileno(): publisher for publisher in publishers}
+        self._poll = select.epoll()
+        for fd, publisher in self._waiting.items():
+            publisher.send(request)
+            self._poll.register(fd, select.EPOLLIN)
 
-    return step
+    def fileno(self) -> int:
+        return self._poll.fileno()
+
+    def step(self) -> None:
+        for fd, _ in self._poll.poll(0):
+            if self._waiting[fd].answered() and self._left > 0:
+                self._left -= 1
+                self._waiting[fd].send(self._request)
 
 
 def posts(contestant: Contestant, publishers: int = 8, seconds: float = 4.0) -> Figures:
@@ -407,6 +414,9 @@ QUESTIONS = (
     Question("fanout1000", "Fan-out to 1,000 users", fan_out(1_000, 1), bare=True),
     Question("fanout5000", "Fan-out to 5,000 users", fan_out(5_000, 1), bare=True),
     Question("fanout200x5", "Fan-out to 200 users with 5 devices each", fan_out(200, 5), bare=True),
+    Question("burst1000", f"{PUBLISHERS} publishers at once, to 1,000 users", fan_out(1_000, 1, PUBLISHERS)),
+    Question("burst5000", f"{PUBLISHERS} publishers at once, to 5,000 users", fan_out(5_000, 1, PUBLISHERS)),
+    Question("burst200x5", f"{PUBLISHERS} publishers at once, to 200 users with 5 devices", fan_out(200, 5, PUBLISHERS)),
     Question("posts", "POST /broadcast from 8 keep-alive publishers", posts),
     Question("spread", "Small broadcasts over several nodes, all on one core", spread),
     Question("batch", "POST /broadcast/batch, 100 at a time", batch),

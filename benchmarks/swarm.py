@@ -9,7 +9,8 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Protocol
 
 MARKER = b'["notification",'
 _PING = b"\x81\x012"
@@ -24,6 +25,16 @@ def masked(text: bytes) -> bytes:
 
 
 PONG = masked(b"3")
+
+
+class Meanwhile(Protocol):
+    """What goes on beside the counting, in the same loop."""
+
+    def fileno(self) -> int:
+        """What becomes readable when step() has something to do."""
+
+    def step(self) -> None:
+        """Do it. Must not block."""
 
 
 class Swarm:
@@ -126,25 +137,32 @@ class Swarm:
         self,
         wanted: int,
         timeout_s: float = 60.0,
-        meanwhile: Callable[[], None] | None = None,
+        meanwhile: Meanwhile | None = None,
         arrivals: list[float] | None = None,
     ) -> float:
         """Receive until `wanted` notifications are in; return the time of the last one. Raises TimeoutError.
 
-        arrivals: gets the time of each.
+        meanwhile: has a step to take wherever it is ready. arrivals: gets the time of each.
         """
         deadline = time.perf_counter() + timeout_s
         got = 0
+        beside = -1 if meanwhile is None else meanwhile.fileno()
+        if meanwhile is not None:
+            self._epoll.register(beside, select.EPOLLIN)
         while got < wanted:
             for fd, _ in self._epoll.poll(0.05):
+                if fd == beside:
+                    continue
                 found = self._receive(fd)
                 got += found
                 if arrivals is not None:
                     arrivals += [time.perf_counter()] * found
             if meanwhile is not None:
-                meanwhile()
+                meanwhile.step()
             if time.perf_counter() > deadline:
                 raise TimeoutError(f"{got} of {wanted} notifications within {timeout_s} s")
+        if meanwhile is not None:
+            self._epoll.unregister(beside)
         return time.perf_counter()
 
     def only_listen(self) -> None:

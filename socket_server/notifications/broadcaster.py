@@ -1,21 +1,21 @@
 """The way of a notification: accept -> store (which gives it its offset) -> deliver -> report.
 
-One batch after the other is stored, and written out in the same order, so that every connection sees offsets grow, however
-many publish. Publishers that come meanwhile make up the next batch: together they cost one commit, and one write to each
-connection. While a large broadcast is written out, the next is stored.
+One batch after the other is stored, and lined up to go out in the same order, so that every connection sees offsets grow,
+however many publish. Publishers that come meanwhile make up the next batch: together they cost one commit. While one is
+written out the next is stored; and what waits to go out to the same connections goes out together (outgoing.py).
 """
 
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from socket_server import log
 from socket_server.errors import RequestError
-from socket_server.inbox.inbox import Appended, Claim, Entry, Inbox, InboxUnavailable, Reach, Record, Repeat
+from socket_server.inbox.inbox import Claim, Entry, Inbox, InboxUnavailable, Reach, Record, Repeat
 from socket_server.notifications.notification import Broadcast
+from socket_server.notifications.outgoing import Batch, Outgoing
 from socket_server.sessions import Audience, SessionManager
 from socket_server.transport import packets
 from socket_server.transport.connection import Connection
@@ -26,7 +26,7 @@ _log = log.logger("Broadcast")
 
 # Posts of up to so many users, taken together, share a commit. Beyond that it costs little beside the writing, and while
 # the clients of one broadcast read it the next one had better be on its way.
-_TOGETHER = 256
+_TOGETHER = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +51,27 @@ class Report:
 Result = Report | RequestError
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What became of a post: of each of its broadcasts the outcome, who is connected (None: a repeat), and over all nodes
+    (empty: there is one); and where they stand in the line."""
+
+    outcomes: Sequence[int | Repeat]
+    audiences: Sequence[Audience | None]
+    reach: Sequence[Reach]
+    batch: Batch
+
+
 class _Post:
     """What one publisher waits for."""
 
-    __slots__ = ("broadcasts", "error", "results", "users")
+    __slots__ = ("broadcasts", "entries", "error", "stored", "users")
 
     def __init__(self, broadcasts: Sequence[Broadcast]) -> None:
         self.broadcasts = broadcasts
         self.users = sum(len(broadcast.user_ids) for broadcast in broadcasts)
-        self.results: list[Result] | None = None
+        self.entries: Sequence[Entry] = ()  # as they were stored
+        self.stored: _Stored | None = None
         self.error: InboxUnavailable | None = None
 
 
@@ -84,9 +96,8 @@ class Broadcaster:
         self._inbox = inbox
         self._head = head
         self._certain = certain
-        self._fan_out = fan_out or FanOut()
+        self._outgoing = Outgoing(fan_out or FanOut())  # grows in turn, so that what is stored first goes out first
         self._turn = threading.Lock()  # of whoever stores
-        self._delivering = threading.Lock()  # taken in turn, so that what is stored first goes out first
         self._waiting: list[_Post] = []
         self._moment = threading.Lock()  # in which an audience and the head belong together; held for no I/O
         self._under_way: set[str] = set()  # idempotency keys
@@ -98,7 +109,7 @@ class Broadcaster:
 
     def start_at(self, head: int) -> None:
         """Deliver from this offset on, in place of a head that was a guess. Who is connected comes back and recovers."""
-        with self._turn, self._delivering:
+        with self._turn, self._outgoing.at_rest():
             with self._moment:
                 left_behind = self._leave_behind()
                 self._head, self._certain = head, True
@@ -131,9 +142,9 @@ class Broadcaster:
         conflicts = self._reserve(keys) if keys else keys
         try:
             if not conflicts:
-                return self._wait_for_turn(_Post(broadcasts))
+                return self._send(_Post(broadcasts))
             others = [each for each in broadcasts if each.key not in conflicts]
-            results = iter(self._wait_for_turn(_Post(others)) if others else ())
+            results = iter(self._send(_Post(others)) if others else ())
         finally:
             self._under_way -= keys - conflicts
         return [_under_way(each.key) if each.key in conflicts else next(results) for each in broadcasts]
@@ -143,40 +154,42 @@ class Broadcaster:
         stored meanwhile (the worker before a reload, finishing). Raises InboxUnavailable."""
         post = _Post(())
         self._waiting.append(post)
-        with ExitStack() as turn:
-            turn.enter_context(self._turn)
-            self._serve_some(turn)
+        last = None
+        with self._turn:
+            if post in self._waiting:
+                last = self._store_some()
             if self._waiting:
                 # Who came meanwhile would have to wake up first, behind all who are ready to run. Nobody waits for this
                 # greenlet; a publisher's would let its own caller wait for another's fan-out.
-                self._serve_some(turn)
+                last = self._store_some() or last
+        if last is not None:
+            self._outgoing.write_out(last)
         if post.error is not None:
             raise post.error
 
     def deliver(self, records: Sequence[Record]) -> None:
         """Deliver what other nodes have stored, oldest first; what has gone out is passed over."""
-        with ExitStack() as turn:
-            turn.enter_context(self._turn)
+        with self._turn:
             new = [each for each in records if each.offset > self._head]
-            if new:
-                self._deliver(new, [], Appended((), complete=new[0].before <= self._head), turn.close)
+            batch = self._line_up_others(new, complete=new[0].before <= self._head) if new else None
+        if batch is not None:
+            self._outgoing.write_out(batch)
 
     def in_turn(self, act: Callable[[int], object]) -> None:
         """Call act with the head while no notification is on its way: what it sends, which must not block, comes after all
         up to there and before all that is newer."""
-        with self._turn, self._delivering:
+        with self._turn, self._outgoing.at_rest():
             act(self._head)
 
-    def _wait_for_turn(self, post: _Post) -> list[Result]:
+    def _send(self, post: _Post) -> list[Result]:
         self._waiting.append(post)
-        with ExitStack() as turn:
-            turn.enter_context(self._turn)
-            while post.results is None and post.error is None:
-                self._serve_some(turn, post)
+        with self._turn:
+            while post.stored is None and post.error is None:
+                self._store_some()
         if post.error is not None:
             raise post.error
-        assert post.results is not None
-        return post.results
+        assert post.stored is not None
+        return self._report(post, post.stored, self._outgoing.write_out(post.stored.batch))
 
     def _reserve(self, keys: set[str]) -> set[str]:
         """Take idempotency keys into use; return those that others are using now."""
@@ -185,41 +198,30 @@ class Broadcaster:
             self._under_way |= keys
         return conflicts
 
-    def _serve_some(self, turn: ExitStack, own: _Post | None = None) -> None:
-        """Serve those who wait longest by now, as many as are worth storing together. Called in turn.
+    def _store_some(self) -> Batch | None:
+        """Store for those who wait longest by now, as many as are worth storing together. Called in turn.
 
-        own: the caller's. Where that is all, and large, its turn ends once it is stored: the next is stored meanwhile.
+        Return what is last in the line for it; None: nothing has been stored.
         """
         if sum(post.users for post in self._waiting) < _TOGETHER:
             # Whose request has arrived joins this batch; on one core the inbox would answer before anybody else ran.
             let_arrive()
         posts = self._take()
-        alone = posts == [own] and posts[0].users > _TOGETHER
         try:
-            results = self._store_and_deliver(
-                [broadcast for post in posts for broadcast in post.broadcasts], turn.close if alone else _nothing
-            )
+            return self._store(posts)
         except InboxUnavailable as error:
             refused = sum(len(post.broadcasts) for post in posts)
             if refused:
                 _log.error("refused %d broadcasts: %s", refused, error)
-            for post in posts:
-                post.error = error
-            return
+            _tell(posts, error)
         except Exception:
-            # Who serves may have come for another's post: it is not his to raise.
+            # Who stores may have come for another's post: it is not his to raise.
             _log.exception("unexpected error in a broadcast")
-            for post in posts:
-                post.error = InboxUnavailable("the server failed; its log says why")
-            return
+            _tell(posts, InboxUnavailable("the server failed; its log says why"))
         except BaseException:
-            for post in posts:
-                post.error = InboxUnavailable("the server is ending")
+            _tell(posts, InboxUnavailable("the server is ending"))
             raise
-        at = 0
-        for post in posts:
-            post.results = results[at : at + len(post.broadcasts)]
-            at += len(post.broadcasts)
+        return None
 
     def _take(self) -> list[_Post]:
         count = users = 0
@@ -232,29 +234,63 @@ class Broadcaster:
         del self._waiting[:count]
         return posts
 
-    def _store_and_deliver(self, broadcasts: Sequence[Broadcast], stored_all: Callable[[], object]) -> list[Result]:
-        """stored_all: called once they are stored, and certain to be the next to go out."""
+    def _store(self, posts: Sequence[_Post]) -> Batch:
+        """Store posts, at least one, and line them up."""
         if not self._certain:
             raise InboxUnavailable("the inbox has not been reached since this server was started")
         started = time.perf_counter()
-        entries = [self._entry(broadcast) for broadcast in broadcasts]
+        for post in posts:
+            post.entries = [self._entry(broadcast) for broadcast in post.broadcasts]
+        entries = [entry for post in posts for entry in post.entries]
         appended = self._inbox.append(entries, self._head)
         while appended.more:
-            self._deliver(appended.others, [], appended, _nothing)
+            self._outgoing.write_out(self._line_up_others(appended.others, complete=appended.complete))
             appended = self._inbox.append(entries, self._head)
-        stored = time.perf_counter()
-        audiences, missed = self._deliver(appended.others, broadcasts, appended, stored_all)
+        _log.debug("stored=%d stored_ms=%.2f", len(entries), (time.perf_counter() - started) * 1000)
+
+        if appended.others or not appended.complete:
+            self._line_up_others(appended.others, complete=appended.complete)
+        with self._moment:
+            at = 0
+            for post in posts:
+                upto = at + len(post.broadcasts)
+                outcomes, reach = appended.outcomes[at:upto], appended.reach[at:upto]
+                deliveries: list[Delivery] = []
+                audiences = [
+                    None
+                    if isinstance(outcome, Repeat)
+                    else self._address(deliveries, outcome, broadcast.notification, broadcast.user_ids)
+                    for broadcast, outcome in zip(post.broadcasts, outcomes, strict=True)
+                ]
+                batch = self._outgoing.add(deliveries)
+                post.stored = _Stored(outcomes, audiences, reach, batch)
+                at = upto
+        return batch
+
+    def _line_up_others(self, records: Sequence[Record], *, complete: bool) -> Batch:
+        """Put what others have stored into the line. Called in turn."""
+        with self._moment:
+            left_behind = [] if complete else self._leave_behind()
+            deliveries: list[Delivery] = []
+            for record in records:
+                self._address(deliveries, record.offset, record.notification, record.user_ids)
+            batch = self._outgoing.add(deliveries)
+        _let_recover(left_behind)
+        return batch
+
+    def _report(self, post: _Post, stored: _Stored, missed: set[Connection]) -> list[Result]:
+        """Return what became of a post. missed: the connections that could not be written to."""
         results: list[Result] = []
         settled: dict[int, bytes] = {}  # offset -> the true answer under its key
         for at, (broadcast, entry, outcome, audience) in enumerate(
-            zip(broadcasts, entries, appended.outcomes, audiences, strict=True)
+            zip(post.broadcasts, post.entries, stored.outcomes, stored.audiences, strict=True)
         ):
             if audience is None:
                 assert isinstance(outcome, Repeat)
                 results.append(_repeated(broadcast, outcome, settled.get(outcome.offset, outcome.answer)))
                 continue
             assert isinstance(outcome, int)
-            everywhere = appended.reach[at] if appended.reach else None
+            everywhere = stored.reach[at] if stored.reach else None
             reach = reached(audience, missed, everywhere)
             if entry.claim is not None:
                 kept = entry.claim.answer if everywhere is None else everywhere.encode()
@@ -267,42 +303,7 @@ class Broadcaster:
                 reach.users,
                 reach.connections,
             )
-        ended = time.perf_counter()
-        _log.debug(
-            "broadcasts=%d stored_ms=%.2f delivered_ms=%.2f",
-            len(broadcasts),
-            (stored - started) * 1000,
-            (ended - stored) * 1000,
-        )
         return results
-
-    def _deliver(
-        self,
-        others: Sequence[Record],
-        own: Sequence[Broadcast],
-        appended: Appended,
-        lined_up: Callable[[], object],
-    ) -> tuple[list[Audience | None], set[Connection]]:
-        """Write out what others have stored and then one's own; return each own one's audience (None: a repeat), and the
-        connections that could not be written to. Called in turn.
-
-        lined_up: called when it is certain that these are the next to go out.
-        """
-        with self._moment:
-            left_behind = [] if appended.complete else self._leave_behind()
-            deliveries: list[Delivery] = []
-            for record in others:
-                self._line_up(deliveries, record.offset, record.notification, record.user_ids)
-            audiences: list[Audience | None] = []
-            for broadcast, outcome in zip(own, appended.outcomes, strict=True):
-                if isinstance(outcome, Repeat):
-                    audiences.append(None)
-                else:
-                    audiences.append(self._line_up(deliveries, outcome, broadcast.notification, broadcast.user_ids))
-        with self._delivering:
-            lined_up()
-            _let_recover(left_behind)
-            return audiences, self._fan_out(deliveries)
 
     def _leave_behind(self) -> list[Connection]:
         """Deliver nothing more to those who are connected now: what lies between the head and what comes next is not to be
@@ -333,7 +334,7 @@ class Broadcaster:
                 _log.warning("the answer of id=%d is kept as it was expected: %s", offset, error)
         return answer
 
-    def _line_up(self, deliveries: list[Delivery], offset: int, notification: bytes, user_ids: Sequence[str]) -> Audience:
+    def _address(self, deliveries: list[Delivery], offset: int, notification: bytes, user_ids: Sequence[str]) -> Audience:
         audience = self._sessions.connections_of(user_ids)
         if audience.connections:
             deliveries.append((packets.encode_notification(notification, offset), audience.connections))
@@ -351,8 +352,9 @@ def _let_recover(connections: Sequence[Connection]) -> None:
         turn.give_way()
 
 
-def _nothing() -> None:
-    pass
+def _tell(posts: Sequence[_Post], error: InboxUnavailable) -> None:
+    for post in posts:
+        post.error = error
 
 
 def reached(audience: Audience, missed: set[Connection], everywhere: Reach | None = None) -> Reach:

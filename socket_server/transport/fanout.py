@@ -55,7 +55,7 @@ class FanOut:
         """
         missed: set[Connection] = set()
         turn = Turn()
-        for writes in _one(*deliveries[0]) if len(deliveries) == 1 else _several(deliveries):
+        for writes in _parted(_by_audience(deliveries)):
             if self._ring is not None and len(writes.connections) >= _WORTH_A_RING:
                 missed.update(_write_together(self._ring, writes))
             else:
@@ -64,21 +64,41 @@ class FanOut:
         return missed
 
 
-def _one(packet: Packet, connections: Sequence[Connection]) -> Iterator[_Writes]:
-    """Part the writes of one packet."""
-    frame = packet.frame
+_Group = tuple[list[Packet], Sequence[Connection]]  # all of the packets go to all of the connections, in this order
+
+
+def _by_audience(deliveries: Sequence[Delivery]) -> list[_Group]:
+    """Bring together the packets that follow each other to the same connections."""
+    groups: list[_Group] = []
+    for packet, connections in deliveries:
+        if groups and groups[-1][1] == connections:
+            groups[-1][0].append(packet)
+        else:
+            groups.append(([packet], connections))
+    return groups
+
+
+def _parted(groups: list[_Group]) -> Iterator[_Writes]:
+    """Bring together what goes to the same connection, and part the writes."""
+    if len(groups) == 1:
+        yield from _one(*groups[0])
+    elif groups:
+        yield from _several(groups)
+
+
+def _one(packets: list[Packet], connections: Sequence[Connection]) -> Iterator[_Writes]:
+    frame = _joined(packets)
     at_once = max(1, min(_WRITES_PER_LOOK, _BYTES_PER_LOOK // len(frame)))
     for start in range(0, len(connections), at_once):
         some = connections[start : start + at_once]
-        yield _Writes(some, [[packet]] * len(some), [frame] * len(some))
+        yield _Writes(some, [packets] * len(some), [frame] * len(some))
 
 
-def _several(deliveries: Sequence[Delivery]) -> Iterator[_Writes]:
-    """Bring together what goes to the same connection, and part the writes."""
+def _several(groups: list[_Group]) -> Iterator[_Writes]:
     packets_of: dict[Connection, list[Packet]] = {}
-    for packet, connections in deliveries:
+    for packets, connections in groups:
         for connection in connections:
-            packets_of.setdefault(connection, []).append(packet)
+            packets_of.setdefault(connection, []).extend(packets)
     connections, lists = list(packets_of), list(packets_of.values())
     frames: list[bytes] = []
     start = size = 0
@@ -86,13 +106,17 @@ def _several(deliveries: Sequence[Delivery]) -> Iterator[_Writes]:
     frame = b""
     for at, packets in enumerate(lists):
         if packets != last:  # a user's devices, or the audience of a batch, get the same
-            last, frame = packets, b"".join([packet.frame for packet in packets])
+            last, frame = packets, _joined(packets)
         if frames and (size + len(frame) > _BYTES_PER_LOOK or len(frames) == _WRITES_PER_LOOK):
             yield _Writes(connections[start:at], lists[start:at], frames)
             start, frames, size = at, [], 0
         frames.append(frame)
         size += len(frame)
     yield _Writes(connections[start:], lists[start:], frames)
+
+
+def _joined(packets: list[Packet]) -> bytes:
+    return packets[0].frame if len(packets) == 1 else b"".join([packet.frame for packet in packets])
 
 
 def _write_together(ring: Ring, writes: _Writes) -> list[Connection]:
