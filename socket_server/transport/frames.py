@@ -24,6 +24,9 @@ TRY_AGAIN_LATER: Final = 1013
 
 MAX_CONTROL_BYTES: Final = 125  # section 5.5
 
+# A fragment is a part of a message; a control frame stands by itself, as a message does, and counts for so many of them.
+CONTROL_WEIGHT: Final = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Ping:
@@ -81,7 +84,7 @@ class FrameReader:
     """Turns the bytes that a client sends into messages, across any cut of the stream.
 
     max_bytes bounds a message; it is checked on the declared size, before any of the payload is kept. max_frames bounds
-    what one call takes apart. Between messages a reader holds no buffer.
+    what one call takes apart; a control frame counts for CONTROL_WEIGHT. Between messages a reader holds no buffer.
     """
 
     __slots__ = ("_buffer", "_fragments", "_kind", "_max_bytes", "_max_frames", "finished", "frames")
@@ -93,7 +96,7 @@ class FrameReader:
         self._kind = 0  # of the fragmented message under way: TEXT or BINARY; 0: none
         self._fragments: bytearray | None = None
         self.finished = False
-        self.frames = 0  # that the last feed() took apart, fragments and control frames included
+        self.frames = 0  # that the last feed() took apart, as max_frames counts them
 
     @property
     def partial(self) -> bool:
@@ -136,8 +139,12 @@ class FrameReader:
                 break
             payload = unmask(data[payload_at : payload_at + size], data[payload_at - 4 : payload_at])
             at = payload_at + size
-            self.frames += 1
-            message = self._control(opcode, payload) if opcode >= CLOSE else self._data(opcode, fin, payload)
+            if opcode >= CLOSE:
+                self.frames += CONTROL_WEIGHT
+                message = self._control(opcode, payload)
+            else:
+                self.frames += 1
+                message = self._data(opcode, fin, payload)
             if message is not None:
                 messages.append(message)
                 if isinstance(message, (Closed, Violation)):

@@ -227,6 +227,7 @@ class WebSocket:
         try:
             messages = self._reader.feed(data)
             self._watch_progress(whole=bool(messages))
+            pongs = b""
             for message in messages:
                 if self._receiver is None:
                     return
@@ -234,11 +235,13 @@ class WebSocket:
                     case str() | bytes():
                         self._receiver.message(self, message)
                     case frames.Ping(payload):
-                        self.send(frames.encode(frames.PONG, payload))
+                        pongs += frames.encode(frames.PONG, payload)
                     case frames.Closed(code):
                         self.close(frames.NORMAL if code is None else code, reason="transport close")
                     case frames.Violation(code, text):
                         self.close(code, text, reason="parse error")
+            if pongs:
+                self.send(pongs)  # at once, for all that came at once; whoever is being closed needs none
         except Exception:
             # The hub has nobody above it: a fault in one connection must end that connection and no other.
             _log.exception("unexpected error while receiving")

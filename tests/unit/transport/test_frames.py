@@ -351,12 +351,23 @@ def test_a_client_that_sends_byte_by_byte_keeps_the_reader_within_the_limit() ->
 def test_too_many_frames_at_once_are_a_violation_and_the_count_is_of_one_read() -> None:
     reader = FrameReader(LIMIT, max_frames=10)
     for _ in range(5):
-        assert len(reader.feed(frame(PING) * 10)) == 10
+        assert len(reader.feed(frame(TEXT, b"x") * 10)) == 10
         assert reader.frames == 10
     assert reader.feed(frame(TEXT, fin=False) + frame(CONTINUATION, fin=False) * 3) == []
     assert reader.frames == 4
     *before, last = reader.feed(frame(CONTINUATION, fin=False) * 11)
     assert before == []
+    assert isinstance(last, Violation)
+    assert last.code == POLICY_VIOLATION
+
+
+@pytest.mark.parametrize("opcode", [PING, PONG])
+def test_a_control_frame_counts_as_much_as_ten_fragments(opcode: int) -> None:
+    reader = FrameReader(LIMIT, max_frames=100)
+    reader.feed(frame(opcode) * 10)
+    assert reader.frames == 100
+    assert not reader.finished
+    *_, last = reader.feed(frame(opcode) * 11)
     assert isinstance(last, Violation)
     assert last.code == POLICY_VIOLATION
 

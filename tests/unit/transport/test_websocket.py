@@ -108,6 +108,26 @@ def test_a_ping_is_answered_with_its_payload(pair: tuple[WebSocket, socket.socke
     assert received(client, 7) == b"\x8a\x05hello"
 
 
+def test_pings_that_come_at_once_are_answered_at_once_each_with_its_payload(
+    pair: tuple[WebSocket, socket.socket, Owner],
+) -> None:
+    websocket, client, owner = pair
+    websocket.start()
+    client.send(
+        b"".join(client_frame(frames.PING, b"%d" % number) for number in range(5)) + client_frame(frames.TEXT, b"a")
+    )
+    assert received(client, 15) == b"".join(b"\x8a\x01%d" % number for number in range(5))
+    assert owner.messages == ["a"]
+
+
+def test_who_is_closed_is_not_answered_any_more(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
+    websocket, client, owner = pair
+    websocket.start()
+    client.send(client_frame(frames.PING, b"x") * 60)
+    until(lambda: owner.losses)
+    assert struct.unpack(">BBH", received(client, 1_000)[:4])[::2] == (0x88, frames.POLICY_VIOLATION)
+
+
 def test_what_the_kernel_does_not_take_waits_in_order(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
     websocket, client, owner = pair
     websocket.start()
@@ -287,7 +307,7 @@ def test_a_client_that_sends_too_many_frames_is_cut(pair: tuple[WebSocket, socke
     websocket, client, owner = pair
     websocket.start()
     for _ in range(6):
-        client.send(client_frame(frames.PONG) * int(LIMITS.frame_burst / 5))
+        client.send(client_frame(frames.PONG) * int(LIMITS.frame_burst / frames.CONTROL_WEIGHT / 5))
         gevent.sleep(0.005)
     until(lambda: owner.losses)
     assert struct.unpack(">H", received(client, 1_000)[2:4]) == (frames.POLICY_VIOLATION,)
