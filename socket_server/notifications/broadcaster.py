@@ -19,7 +19,7 @@ from socket_server.notifications.outgoing import Batch, Outgoing
 from socket_server.sessions import Audience, SessionManager
 from socket_server.transport import packets
 from socket_server.transport.connection import Connection
-from socket_server.transport.fanout import Delivery, FanOut
+from socket_server.transport.fanout import FanOut
 from socket_server.transport.turns import Turn, let_arrive
 
 _log = log.logger("Broadcast")
@@ -51,27 +51,21 @@ class Report:
 Result = Report | RequestError
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """What became of a post: of each of its broadcasts the outcome, who is connected (None: a repeat), and over all nodes
-    (empty: there is one); and where they stand in the line."""
-
-    outcomes: Sequence[int | Repeat]
-    audiences: Sequence[Audience | None]
-    reach: Sequence[Reach]
-    batch: Batch
-
-
 class _Post:
     """What one publisher waits for."""
 
-    __slots__ = ("broadcasts", "entries", "error", "stored", "users")
+    __slots__ = ("audiences", "batch", "broadcasts", "entries", "error", "outcomes", "reach", "users")
+
+    # Of each broadcast, once they are stored:
+    entries: Sequence[Entry]
+    outcomes: Sequence[int | Repeat]
+    audiences: Sequence[Audience | None]  # who is connected; None: a repeat
+    reach: Sequence[Reach]  # over all nodes; empty: there is one
 
     def __init__(self, broadcasts: Sequence[Broadcast]) -> None:
         self.broadcasts = broadcasts
-        self.users = sum(len(broadcast.user_ids) for broadcast in broadcasts)
-        self.entries: Sequence[Entry] = ()  # as they were stored
-        self.stored: _Stored | None = None
+        self.users = sum([len(broadcast.user_ids) for broadcast in broadcasts])
+        self.batch: Batch | None = None  # where it stands in the line, once it is stored
         self.error: InboxUnavailable | None = None
 
 
@@ -184,12 +178,12 @@ class Broadcaster:
     def _send(self, post: _Post) -> list[Result]:
         self._waiting.append(post)
         with self._turn:
-            while post.stored is None and post.error is None:
+            while post.batch is None and post.error is None:
                 self._store_some()
         if post.error is not None:
             raise post.error
-        assert post.stored is not None
-        return self._report(post, post.stored, self._outgoing.write_out(post.stored.batch))
+        assert post.batch is not None
+        return self._report(post, self._outgoing.write_out(post.batch))
 
     def _reserve(self, keys: set[str]) -> set[str]:
         """Take idempotency keys into use; return those that others are using now."""
@@ -251,46 +245,47 @@ class Broadcaster:
         if appended.others or not appended.complete:
             self._line_up_others(appended.others, complete=appended.complete)
         with self._moment:
-            at = 0
+            batch, at = Batch(), 0
             for post in posts:
-                upto = at + len(post.broadcasts)
-                outcomes, reach = appended.outcomes[at:upto], appended.reach[at:upto]
-                deliveries: list[Delivery] = []
-                audiences = [
+                end = at + len(post.broadcasts)
+                post.outcomes, post.reach = appended.outcomes[at:end], appended.reach[at:end]
+                post.audiences = [
                     None
                     if isinstance(outcome, Repeat)
-                    else self._address(deliveries, outcome, broadcast.notification, broadcast.user_ids)
-                    for broadcast, outcome in zip(post.broadcasts, outcomes, strict=True)
+                    else self._address(batch, outcome, broadcast.notification, broadcast.user_ids)
+                    for broadcast, outcome in zip(post.broadcasts, post.outcomes, strict=True)
                 ]
-                batch = self._outgoing.add(deliveries)
-                post.stored = _Stored(outcomes, audiences, reach, batch)
-                at = upto
+                post.batch, at = batch, end
+                if batch.large and post is not posts[-1]:
+                    self._outgoing.add(batch)
+                    batch = Batch()
+            self._outgoing.add(batch)
         return batch
 
     def _line_up_others(self, records: Sequence[Record], *, complete: bool) -> Batch:
         """Put what others have stored into the line. Called in turn."""
         with self._moment:
             left_behind = [] if complete else self._leave_behind()
-            deliveries: list[Delivery] = []
+            batch = Batch()
             for record in records:
-                self._address(deliveries, record.offset, record.notification, record.user_ids)
-            batch = self._outgoing.add(deliveries)
+                self._address(batch, record.offset, record.notification, record.user_ids)
+            self._outgoing.add(batch)
         _let_recover(left_behind)
         return batch
 
-    def _report(self, post: _Post, stored: _Stored, missed: set[Connection]) -> list[Result]:
+    def _report(self, post: _Post, missed: set[Connection]) -> list[Result]:
         """Return what became of a post. missed: the connections that could not be written to."""
         results: list[Result] = []
         settled: dict[int, bytes] = {}  # offset -> the true answer under its key
         for at, (broadcast, entry, outcome, audience) in enumerate(
-            zip(post.broadcasts, post.entries, stored.outcomes, stored.audiences, strict=True)
+            zip(post.broadcasts, post.entries, post.outcomes, post.audiences, strict=True)
         ):
             if audience is None:
                 assert isinstance(outcome, Repeat)
                 results.append(_repeated(broadcast, outcome, settled.get(outcome.offset, outcome.answer)))
                 continue
             assert isinstance(outcome, int)
-            everywhere = stored.reach[at] if stored.reach else None
+            everywhere = post.reach[at] if post.reach else None
             reach = reached(audience, missed, everywhere)
             if entry.claim is not None:
                 kept = entry.claim.answer if everywhere is None else everywhere.encode()
@@ -334,10 +329,10 @@ class Broadcaster:
                 _log.warning("the answer of id=%d is kept as it was expected: %s", offset, error)
         return answer
 
-    def _address(self, deliveries: list[Delivery], offset: int, notification: bytes, user_ids: Sequence[str]) -> Audience:
+    def _address(self, batch: Batch, offset: int, notification: bytes, user_ids: Sequence[str]) -> Audience:
         audience = self._sessions.connections_of(user_ids)
         if audience.connections:
-            deliveries.append((packets.encode_notification(notification, offset), audience.connections))
+            batch.add(packets.encode_notification(notification, offset), audience.connections)
         self._head = max(self._head, offset)
         return audience
 

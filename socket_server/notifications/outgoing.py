@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from socket_server import log
 from socket_server.transport.connection import Connection
 from socket_server.transport.fanout import Delivery, FanOut
+from socket_server.transport.packets import Packet
 from socket_server.transport.turns import let_arrive
 
 # Together go: at most so many bytes for each connection. Beyond, one system call more costs little beside the copying, and
@@ -30,15 +31,29 @@ _log = log.logger("Broadcast")
 
 
 class Batch:
-    """Deliveries of one post. missed: the connections that could not be written to; None: it is not out yet."""
+    """Deliveries, one after the other. missed: the connections that could not be written to; None: it is not out yet."""
 
     __slots__ = ("deliveries", "missed", "reach", "size")
 
-    def __init__(self, deliveries: Sequence[Delivery]) -> None:
-        self.deliveries = deliveries
-        self.size = sum(len(packet.payload) for packet, _ in deliveries)
-        self.reach = sum(len(connections) for _, connections in deliveries)
+    def __init__(self) -> None:
+        self.deliveries: list[Delivery] = []
+        self.reach = 0  # connections, each counted as often as it is written to
+        self.size = 0  # bytes, for a connection that gets all of it
         self.missed: set[Connection] | None = None
+
+    def add(self, packet: Packet, connections: Sequence[Connection]) -> None:
+        """Put a delivery at the end, as long as the batch is not in the line."""
+        self.deliveries.append((packet, connections))
+        self.reach += len(connections)
+        self.size += len(packet.payload)
+
+    @property
+    def large(self) -> bool:
+        """Whether it is large enough to go by itself."""
+        return self.reach > _LARGE
+
+    def connections(self) -> set[Connection]:
+        return set().union(*[connections for _, connections in self.deliveries])
 
 
 class Outgoing:
@@ -49,17 +64,16 @@ class Outgoing:
         self._line: deque[Batch] = deque()
         self._writing = threading.Lock()
 
-    def add(self, deliveries: Sequence[Delivery]) -> Batch:
-        """Put deliveries at the end of the line: they go out after all that is in it."""
-        batch = Batch(deliveries)
+    def add(self, batch: Batch) -> None:
+        """Put a batch at the end of the line: it goes out after all that is in it."""
         self._line.append(batch)
-        return batch
 
     def write_out(self, batch: Batch) -> set[Connection]:
-        """Wait until a batch is written out; return the connections that could not be written to, its own among them."""
-        with self._writing:
-            while batch.missed is None:
-                self._write_next()
+        """Wait until a batch that is in the line is written out; return the connections that could not be written to."""
+        if batch.missed is None:
+            with self._writing:
+                while batch.missed is None:
+                    self._write_next()
         return batch.missed
 
     @contextmanager
@@ -71,7 +85,7 @@ class Outgoing:
             yield
 
     def _write_next(self) -> None:
-        if self._line[0].reach > _LARGE:
+        if self._line[0].large:
             # Whose request is there by now joins in. Beside the writing a look costs nothing.
             for _ in range(_LOOKS):
                 seen = len(self._line)
@@ -81,10 +95,12 @@ class Outgoing:
         batches = self._take()
         missed: set[Connection] = set()
         try:
-            missed = self._fan_out([delivery for batch in batches for delivery in batch.deliveries])
+            missed = self._fan_out(
+                batches[0].deliveries if len(batches) == 1 else [each for batch in batches for each in batch.deliveries]
+            )
         except Exception:
             _log.exception("unexpected error in a fan-out; its clients come back and recover")
-            missed = set().union(*map(_connections, batches))
+            missed = set().union(*[batch.connections() for batch in batches])
             for connection in missed:
                 connection.engine.close(reason="server error")
         finally:
@@ -97,10 +113,10 @@ class Outgoing:
         batches = [self._line.popleft()]
         if not self._line:
             return batches
-        most, reached = batches[0].size, _connections(batches[0])
+        most, reached = batches[0].size, batches[0].connections()
         while self._line:
             following = self._line[0]
-            theirs = _connections(following)
+            theirs = following.connections()
             shared = len(theirs & reached)
             most = most + following.size if shared else max(most, following.size)
             if most > _BYTES_TOGETHER and shared:
@@ -110,7 +126,3 @@ class Outgoing:
             reached |= theirs
             batches.append(self._line.popleft())
         return batches
-
-
-def _connections(batch: Batch) -> set[Connection]:
-    return set().union(*(connections for _, connections in batch.deliveries))

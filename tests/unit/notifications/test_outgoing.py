@@ -48,7 +48,8 @@ class Line:
     def post(self, audience: Sequence[Connection], size: int = 2) -> Batch:
         """Put a notification of so many bytes into the line; a thread of its own waits until it is out."""
         packet = packets.encode_notification(b'"' + b"x" * (size - 2) + b'"', next(_offsets))
-        batch = self.outgoing.add([(packet, audience)])
+        batch = made((packet, audience))
+        self.outgoing.add(batch)
         self._threads.append(threading.Thread(target=self._write_out, args=(batch,)))
         self._threads[-1].start()
         return batch
@@ -62,6 +63,13 @@ class Line:
         for thread in self._threads:
             thread.join(10)
         return self.gate.calls[1:]
+
+
+def made(*deliveries: Delivery) -> Batch:
+    batch = Batch()
+    for packet, connections in deliveries:
+        batch.add(packet, connections)
+    return batch
 
 
 def until_true(condition: object) -> None:
@@ -148,7 +156,8 @@ def test_each_is_told_who_could_not_be_written_to() -> None:
 
 def test_at_rest_nothing_is_on_its_way() -> None:
     line, (audience, [session]) = Line(), crowd(1)
-    batch = line.outgoing.add([(packets.encode_notification(b"{}", next(_offsets)), audience)])
+    batch = made((packets.encode_notification(b"{}", next(_offsets)), audience))
+    line.outgoing.add(batch)
     line.gate.let.set()
     with line.outgoing.at_rest():
         assert batch.missed == set()
@@ -177,10 +186,11 @@ def test_where_a_writer_is_ended_those_behind_it_do_not_write_its_batch_again() 
     gate.let.set()
     outgoing = Outgoing(gate)
     audience, [session] = crowd(1)
-    first = outgoing.add([(packets.encode_notification(b"1", next(_offsets)), audience)])
+    first, second = (made((packets.encode_notification(text, next(_offsets)), audience)) for text in (b"1", b"2"))
+    outgoing.add(first)
     gate.failure = SystemExit()
     with pytest.raises(SystemExit):
         outgoing.write_out(first)
-    second = outgoing.add([(packets.encode_notification(b"2", next(_offsets)), audience)])
+    outgoing.add(second)
     assert outgoing.write_out(second) == set()
     assert [event[1] for event in session.events] == [2]
