@@ -14,7 +14,7 @@ from socket_server import log
 from socket_server.transport.connection import Connection
 from socket_server.transport.fanout import Delivery, FanOut
 from socket_server.transport.packets import Packet
-from socket_server.transport.turns import let_arrive
+from socket_server.transport.turns import Turn, let_arrive
 
 # Together go: at most so many bytes for each connection. Beyond, one system call more costs little beside the copying, and
 # a client far away could not take it at once.
@@ -114,6 +114,7 @@ class Outgoing:
         if not self._line:
             return batches
         most, reached = batches[0].size, batches[0].connections()
+        turn = Turn()
         while self._line:
             following = self._line[0]
             theirs = following.connections()
@@ -125,4 +126,5 @@ class Outgoing:
                 break
             reached |= theirs
             batches.append(self._line.popleft())
+            turn.give_way()
         return batches

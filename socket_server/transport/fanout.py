@@ -55,7 +55,7 @@ class FanOut:
         """
         missed: set[Connection] = set()
         turn = Turn()
-        for writes in _parted(_by_audience(deliveries)):
+        for writes in _parted(_by_audience(deliveries), turn):
             if self._ring is not None and len(writes.connections) >= _WORTH_A_RING:
                 missed.update(_write_together(self._ring, writes))
             else:
@@ -78,12 +78,12 @@ def _by_audience(deliveries: Sequence[Delivery]) -> list[_Group]:
     return groups
 
 
-def _parted(groups: list[_Group]) -> Iterator[_Writes]:
+def _parted(groups: list[_Group], turn: Turn) -> Iterator[_Writes]:
     """Bring together what goes to the same connection, and part the writes."""
     if len(groups) == 1:
         yield from _one(*groups[0])
     elif groups:
-        yield from _several(groups)
+        yield from _several(groups, turn)
 
 
 def _one(packets: list[Packet], connections: Sequence[Connection]) -> Iterator[_Writes]:
@@ -94,11 +94,12 @@ def _one(packets: list[Packet], connections: Sequence[Connection]) -> Iterator[_
         yield _Writes(some, [packets] * len(some), [frame] * len(some))
 
 
-def _several(groups: list[_Group]) -> Iterator[_Writes]:
+def _several(groups: list[_Group], turn: Turn) -> Iterator[_Writes]:
     packets_of: dict[Connection, list[Packet]] = {}
     for packets, connections in groups:
         for connection in connections:
             packets_of.setdefault(connection, []).extend(packets)
+        turn.give_way()
     connections, lists = list(packets_of), list(packets_of.values())
     frames: list[bytes] = []
     start = size = 0

@@ -1,6 +1,8 @@
 """Turns: on gevent nobody is interrupted, so whoever has much to do gives way of its own accord."""
 
+import threading
 import time
+from types import TracebackType
 
 import gevent
 from gevent.monkey import is_module_patched
@@ -55,3 +57,27 @@ class Turn:
             else:
                 time.sleep(0)
             self.renew()
+
+
+class Queue:
+    """Long pieces of work of many greenlets, one after the other: `with queue: …`. The hub serves everyone else as soon as
+    they have taken a turn together; each for itself they would all run before it looks."""
+
+    __slots__ = ("_one", "_turn")
+
+    def __init__(self) -> None:
+        self._one = threading.Lock()
+        self._turn = Turn()
+
+    def __enter__(self) -> None:
+        self._one.acquire()
+        try:
+            self._turn.give_way()
+        except BaseException:
+            self._one.release()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._one.release()
