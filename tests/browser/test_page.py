@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+
 from tests.browser.conftest import Play
 from tests.servers import API_KEY, RunningServer, mint, running
 
@@ -119,6 +121,20 @@ def test_with_DEMO_the_page_works_in_production_with_a_token_and_a_key(play: Pla
             answer = server.post("/demo/token", json=body)
             assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/json")
             assert "token" not in answer.json()
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_the_page_connects_over_what_the_server_has(play: Play, tmp_path: Path, transport: str) -> None:
+    with running(
+        tmp_path, APP_ENV="development", JWT_SECRET="", API_KEYS="", CLIENT_URL="", TRANSPORTS=transport
+    ) as server:
+        seen = play("two_tabs.mjs", url=server.url, first=FIRST, second=SECOND)
+        assert seen["figures"] == {"stats-users": "1", "stats-connections": "2"}
+        taken = {
+            "websocket" if url.startswith("ws:") else "polling" for url in seen["record"]["requests"] if "EIO=4" in url
+        }
+        assert taken == {transport}
+        assert_clean(seen, server)
 
 
 def test_in_production_there_is_no_page(shared_server: RunningServer) -> None:
