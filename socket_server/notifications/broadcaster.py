@@ -7,7 +7,8 @@ written out the next is stored; and what waits to go out to the same connections
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,27 +148,30 @@ class Broadcaster:
         """Deliver what is stored and has not gone out: where the answer of an append was lost, and what another process has
         stored meanwhile (the worker before a reload, finishing). Raises InboxUnavailable."""
         post = _Post(())
-        self._waiting.append(post)
-        last = None
-        with self._turn:
-            if post in self._waiting:
-                last = self._store_some()
-            if self._waiting:
-                # Who came meanwhile would have to wake up first, behind all who are ready to run. Nobody waits for this
-                # greenlet; a publisher's would let its own caller wait for another's fan-out.
-                last = self._store_some() or last
-        if last is not None:
-            self._outgoing.write_out(last)
+        with self._seen_through(post):
+            self._waiting.append(post)
+            with self._turn:
+                if post in self._waiting:
+                    self._store_some()
+                if self._waiting:
+                    # Who came meanwhile would have to wake up first, behind all who are ready to run. Nobody waits for
+                    # this greenlet; a publisher's would let its own caller wait for another's fan-out.
+                    self._store_some()
+            self._outgoing.drain()
         if post.error is not None:
             raise post.error
 
     def deliver(self, records: Sequence[Record]) -> None:
         """Deliver what other nodes have stored, oldest first; what has gone out is passed over."""
-        with self._turn:
-            new = [each for each in records if each.offset > self._head]
-            batch = self._line_up_others(new, complete=new[0].before <= self._head) if new else None
-        if batch is not None:
-            self._outgoing.write_out(batch)
+        with self._seen_through():
+            batch = Batch()
+            with self._turn:
+                new = [each for each in records if each.offset > self._head]
+                if new:
+                    self._line_up_others(batch, new, complete=new[0].before <= self._head)
+                    self._outgoing.add(batch)
+            if new:
+                self._outgoing.write_out(batch)
 
     def in_turn(self, act: Callable[[int], object]) -> None:
         """Call act with the head while no notification is on its way: what it sends, which must not block, comes after all
@@ -176,14 +180,33 @@ class Broadcaster:
             act(self._head)
 
     def _send(self, post: _Post) -> list[Result]:
-        self._waiting.append(post)
-        with self._turn:
-            while post.batch is None and post.error is None:
-                self._store_some()
-        if post.error is not None:
-            raise post.error
-        assert post.batch is not None
-        return self._report(post, self._outgoing.write_out(post.batch))
+        with self._seen_through(post):
+            self._waiting.append(post)
+            with self._turn:
+                while post.batch is None and post.error is None:
+                    self._store_some()
+            if post.error is not None:
+                raise post.error
+            assert post.batch is not None
+            missed = self._outgoing.write_out(post.batch)
+        return self._report(post, missed)
+
+    @contextmanager
+    def _seen_through(self, post: _Post | None = None) -> Iterator[None]:
+        """Where the caller is ended in here, have somebody else write out what he has lined up, or what was for him."""
+        try:
+            yield
+        except InboxUnavailable:
+            raise
+        except BaseException:
+            if post in self._waiting:
+                self._waiting.remove(post)  # nobody is left to be answered
+            self._let_somebody_write()
+            raise
+
+    def _let_somebody_write(self) -> None:
+        """Have written out what is in the line, and what is just being stored."""
+        threading.Thread(target=self.in_turn, args=(_nothing,), daemon=True).start()
 
     def _reserve(self, keys: set[str]) -> set[str]:
         """Take idempotency keys into use; return those that others are using now."""
@@ -192,17 +215,14 @@ class Broadcaster:
             self._under_way |= keys
         return conflicts
 
-    def _store_some(self) -> Batch | None:
-        """Store for those who wait longest by now, as many as are worth storing together. Called in turn.
-
-        Return what is last in the line for it; None: nothing has been stored.
-        """
+    def _store_some(self) -> None:
+        """Store for those who wait longest by now, as many as are worth storing together. Called in turn."""
         if sum(post.users for post in self._waiting) < _TOGETHER:
             # Whose request has arrived joins this batch; on one core the inbox would answer before anybody else ran.
             let_arrive()
         posts = self._take()
         try:
-            return self._store(posts)
+            self._store(posts)
         except InboxUnavailable as error:
             refused = sum(len(post.broadcasts) for post in posts)
             if refused:
@@ -212,10 +232,10 @@ class Broadcaster:
             # Who stores may have come for another's post: it is not his to raise.
             _log.exception("unexpected error in a broadcast")
             _tell(posts, InboxUnavailable("the server failed; its log says why"))
+            self._let_somebody_write()  # what is in the line already
         except BaseException:
             _tell(posts, InboxUnavailable("the server is ending"))
             raise
-        return None
 
     def _take(self) -> list[_Post]:
         count = users = 0
@@ -228,8 +248,7 @@ class Broadcaster:
         del self._waiting[:count]
         return posts
 
-    def _store(self, posts: Sequence[_Post]) -> Batch:
-        """Store posts, at least one, and line them up."""
+    def _store(self, posts: Sequence[_Post]) -> None:
         if not self._certain:
             raise InboxUnavailable("the inbox has not been reached since this server was started")
         started = time.perf_counter()
@@ -238,14 +257,17 @@ class Broadcaster:
         entries = [entry for post in posts for entry in post.entries]
         appended = self._inbox.append(entries, self._head)
         while appended.more:
-            self._outgoing.write_out(self._line_up_others(appended.others, complete=appended.complete))
+            batch = Batch()
+            self._line_up_others(batch, appended.others, complete=appended.complete)
+            self._outgoing.add(batch)
+            self._outgoing.write_out(batch)
             appended = self._inbox.append(entries, self._head)
         _log.debug("stored=%d stored_ms=%.2f", len(entries), (time.perf_counter() - started) * 1000)
 
+        batch, at = Batch(), 0
         if appended.others or not appended.complete:
-            self._line_up_others(appended.others, complete=appended.complete)
+            self._line_up_others(batch, appended.others, complete=appended.complete)
         with self._moment:
-            batch, at = Batch(), 0
             for post in posts:
                 end = at + len(post.broadcasts)
                 post.outcomes, post.reach = appended.outcomes[at:end], appended.reach[at:end]
@@ -256,24 +278,20 @@ class Broadcaster:
                     for broadcast, outcome in zip(post.broadcasts, post.outcomes, strict=True)
                 ]
                 post.batch, at = batch, end
-                if batch.large and post is not posts[-1]:
+                if batch.full:
                     self._outgoing.add(batch)
                     batch = Batch()
             self._outgoing.add(batch)
-        return batch
 
-    def _line_up_others(self, records: Sequence[Record], *, complete: bool) -> Batch:
-        """Put what others have stored into the line. Called in turn."""
+    def _line_up_others(self, batch: Batch, records: Sequence[Record], *, complete: bool) -> None:
+        """Put what others have stored into a batch. Called in turn."""
         with self._moment:
             left_behind = [] if complete else self._leave_behind()
-            batch = Batch()
             for record in records:
                 self._address(batch, record.offset, record.notification, record.user_ids)
-            self._outgoing.add(batch)
         _let_recover(left_behind)
-        return batch
 
-    def _report(self, post: _Post, missed: set[Connection]) -> list[Result]:
+    def _report(self, post: _Post, missed: frozenset[Connection]) -> list[Result]:
         """Return what became of a post. missed: the connections that could not be written to."""
         results: list[Result] = []
         settled: dict[int, bytes] = {}  # offset -> the true answer under its key
@@ -347,12 +365,16 @@ def _let_recover(connections: Sequence[Connection]) -> None:
         turn.give_way()
 
 
+def _nothing(head: int) -> None:
+    pass
+
+
 def _tell(posts: Sequence[_Post], error: InboxUnavailable) -> None:
     for post in posts:
         post.error = error
 
 
-def reached(audience: Audience, missed: set[Connection], everywhere: Reach | None = None) -> Reach:
+def reached(audience: Audience, missed: frozenset[Connection], everywhere: Reach | None = None) -> Reach:
     """Return how many users and connections were written to, given the connections that could not be.
 
     audience: those of this node. everywhere: over all nodes, where there are several.

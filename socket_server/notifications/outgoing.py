@@ -2,7 +2,8 @@
 
 Where broadcasts come faster than they can be written out they share the writes: what waits for the same connections goes to
 each of them at once, in one system call and one piece of the network's. Nobody waits for that: it is done only with what
-waits already, while something else is being written.
+waits already, while something else is being written. And a small one whose connections nothing ahead of it goes to does not
+wait for its turn: it overtakes, and no connection sees the order of others.
 """
 
 import threading
@@ -25,56 +26,83 @@ _BYTES_TOGETHER = 16_384
 _CONNECTIONS_TOGETHER = 1_024
 
 _LARGE = 256  # connections: about a millisecond's writing
+
+# Before a large one is written, those whose requests have come are let into the line, at most so many looks at the loop
+# long. 16 publishers to 1,000 users: 292,000 deliveries/s without a look, 595,000 with one, 757,000 with eight.
 _LOOKS = 8
 
-_log = log.logger("Broadcast")
+_log = log.logger("Outgoing")
 
 
 class Batch:
     """Deliveries, one after the other. missed: the connections that could not be written to; None: it is not out yet."""
 
-    __slots__ = ("deliveries", "missed", "reach", "size")
+    __slots__ = ("_connections", "deliveries", "missed", "size", "writes")
 
     def __init__(self) -> None:
         self.deliveries: list[Delivery] = []
-        self.reach = 0  # connections, each counted as often as it is written to
+        self.writes = 0
         self.size = 0  # bytes, for a connection that gets all of it
-        self.missed: set[Connection] | None = None
+        self.missed: frozenset[Connection] | None = None
+        self._connections: frozenset[Connection] | None = None
 
     def add(self, packet: Packet, connections: Sequence[Connection]) -> None:
         """Put a delivery at the end, as long as the batch is not in the line."""
         self.deliveries.append((packet, connections))
-        self.reach += len(connections)
+        self.writes += len(connections)
         self.size += len(packet.payload)
 
     @property
     def large(self) -> bool:
-        """Whether it is large enough to go by itself."""
-        return self.reach > _LARGE
+        return self.writes > _LARGE
 
-    def connections(self) -> set[Connection]:
-        return set().union(*[connections for _, connections in self.deliveries])
+    @property
+    def full(self) -> bool:
+        """Whether the next one had better go into a batch of its own."""
+        return self.large or self.size > _BYTES_TOGETHER
+
+    @property
+    def connections(self) -> frozenset[Connection]:
+        """All that it goes to."""
+        if self._connections is None:
+            self._connections = frozenset().union(*[connections for _, connections in self.deliveries])
+        return self._connections
 
 
 class Outgoing:
-    """The line. It belongs to one Broadcaster, in whose turns it grows."""
+    """The line. It belongs to one Broadcaster, in whose turns it grows.
+
+    Whoever adds a batch has it written out. Where he is ended before that, somebody must call drain().
+    """
 
     def __init__(self, fan_out: FanOut) -> None:
         self._fan_out = fan_out
         self._line: deque[Batch] = deque()
-        self._writing = threading.Lock()
+        self._under_way: Sequence[Batch] = ()  # no longer in the line
+        self._writing = threading.Lock()  # of whoever writes what is first
+        self._leaving = threading.Lock()  # while a batch leaves the line, or overtakes
 
     def add(self, batch: Batch) -> None:
-        """Put a batch at the end of the line: it goes out after all that is in it."""
-        self._line.append(batch)
+        """Put a batch at the end of the line: it goes out after all that is in it. One for nobody is out at once."""
+        if batch.deliveries:
+            self._line.append(batch)
+        else:
+            batch.missed = frozenset()
 
-    def write_out(self, batch: Batch) -> set[Connection]:
-        """Wait until a batch that is in the line is written out; return the connections that could not be written to."""
+    def write_out(self, batch: Batch) -> frozenset[Connection]:
+        """Wait until a batch is written out; return the connections that could not be written to."""
+        if batch.missed is None and self._writing.locked() and not batch.large:
+            self._overtake(batch)
         if batch.missed is None:
             with self._writing:
                 while batch.missed is None:
                     self._write_next()
         return batch.missed
+
+    def drain(self) -> None:
+        """Write out all that is in the line."""
+        with self.at_rest():
+            pass
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
@@ -82,49 +110,83 @@ class Outgoing:
         with self._writing:
             while self._line:
                 self._write_next()
-            yield
+            with self._leaving:
+                yield
+
+    def _overtake(self, batch: Batch) -> None:
+        """Write a batch at once, if nothing that is ahead of it goes to any of its connections."""
+        with self._leaving:
+            line = list(self._line)
+            if batch not in line:
+                return  # it is under way, or out
+            ahead = [*self._under_way, *line[: line.index(batch)]]
+            if all(each.connections.isdisjoint(batch.connections) for each in ahead):
+                self._line.remove(batch)
+                self._write([batch])
 
     def _write_next(self) -> None:
-        if self._line[0].large:
-            # Whose request is there by now joins in. Beside the writing a look costs nothing.
+        if self._line and self._line[0].large:
             for _ in range(_LOOKS):
                 seen = len(self._line)
                 let_arrive()
-                if len(self._line) == seen:
+                if len(self._line) <= seen:
                     break
         batches = self._take()
-        missed: set[Connection] = set()
         try:
-            missed = self._fan_out(
-                batches[0].deliveries if len(batches) == 1 else [each for batch in batches for each in batch.deliveries]
-            )
-        except Exception:
-            _log.exception("unexpected error in a fan-out; its clients come back and recover")
-            missed = set().union(*[batch.connections() for batch in batches])
-            for connection in missed:
-                connection.engine.close(reason="server error")
+            self._write(batches)
         finally:
-            # Also where the writer is ended: those behind him must not write it once more.
+            self._under_way = ()
+
+    def _write(self, batches: Sequence[Batch]) -> None:
+        missed: frozenset[Connection] = frozenset()
+        try:
+            missed = frozenset(self._fan_out([each for batch in batches for each in batch.deliveries]))
+        except BaseException as error:
+            # Nobody knows what has gone out. Nothing newer may go to a connection that has missed something: its client
+            # would go on from there.
+            _log.exception("not written out: the clients come back and recover")
+            missed = frozenset().union(*[batch.connections for batch in batches])
+            for connection in missed:
+                _close(connection)
+            if not isinstance(error, Exception):
+                raise
+        finally:
             for batch in batches:
                 batch.missed = missed
 
-    def _take(self) -> list[Batch]:
-        """Take the first of the line, and as many behind it as go out with it for little more."""
-        batches = [self._line.popleft()]
-        if not self._line:
-            return batches
-        most, reached = batches[0].size, batches[0].connections()
-        turn = Turn()
-        while self._line:
-            following = self._line[0]
-            theirs = following.connections()
-            shared = len(theirs & reached)
-            most = most + following.size if shared else max(most, following.size)
-            if most > _BYTES_TOGETHER and shared:
-                break
-            if len(reached) + len(theirs) - shared > _CONNECTIONS_TOGETHER and 2 * shared < len(theirs):
-                break
-            reached |= theirs
-            batches.append(self._line.popleft())
-            turn.give_way()
+    def _take(self) -> Sequence[Batch]:
+        """Take the first of the line, and those behind it that go with it."""
+        count = 1 if len(self._line) <= 1 else self._count()
+        with self._leaving:
+            batches = [self._line.popleft() for _ in range(min(count, len(self._line)))]
+            self._under_way = batches
         return batches
+
+    def _count(self) -> int:
+        """Return how many of the line go out together for little more than the first alone; gives way meanwhile."""
+        turn = Turn()
+        count = most = bound = 0
+        reached: set[Connection] = set()
+        while count < len(self._line):
+            batch = self._line[count]
+            shared = len(batch.connections & reached)
+            together = len(reached) + len(batch.connections) - shared
+            size = most + batch.size if shared else max(most, batch.size)
+            if count == 0:
+                bound = 2 * together
+            else:
+                saves = 2 * shared >= len(batch.connections) and together <= bound
+                if (shared and size > _BYTES_TOGETHER) or not (saves or together <= _CONNECTIONS_TOGETHER):
+                    break
+            most = size
+            reached |= batch.connections
+            count += 1
+            turn.give_way()
+        return count
+
+
+def _close(connection: Connection) -> None:
+    try:
+        connection.engine.close(reason="server error")
+    except Exception:
+        _log.exception("unexpected error while closing sid=%s", connection.sid)

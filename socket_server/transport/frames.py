@@ -24,7 +24,7 @@ TRY_AGAIN_LATER: Final = 1013
 
 MAX_CONTROL_BYTES: Final = 125  # section 5.5
 
-# A fragment is a part of a message; a control frame stands by itself, as a message does, and counts for so many of them.
+# A fragment is a part of a message; a ping or a pong stands by itself, as a message does, and counts for so many of them.
 CONTROL_WEIGHT: Final = 10
 
 
@@ -84,7 +84,7 @@ class FrameReader:
     """Turns the bytes that a client sends into messages, across any cut of the stream.
 
     max_bytes bounds a message; it is checked on the declared size, before any of the payload is kept. max_frames bounds
-    what one call takes apart; a control frame counts for CONTROL_WEIGHT. Between messages a reader holds no buffer.
+    what one call takes apart, about; a ping or a pong counts for CONTROL_WEIGHT. Between messages a reader holds no buffer.
     """
 
     __slots__ = ("_buffer", "_fragments", "_kind", "_max_bytes", "_max_frames", "finished", "frames")
@@ -140,7 +140,7 @@ class FrameReader:
             payload = unmask(data[payload_at : payload_at + size], data[payload_at - 4 : payload_at])
             at = payload_at + size
             if opcode >= CLOSE:
-                self.frames += CONTROL_WEIGHT
+                self.frames += 1 if opcode == CLOSE else CONTROL_WEIGHT
                 message = self._control(opcode, payload)
             else:
                 self.frames += 1

@@ -1,9 +1,10 @@
 """The line of what waits to go out: what goes to the same connections goes together, in its order."""
 
+import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import pytest
 
@@ -17,7 +18,7 @@ _offsets = itertools.count(1)
 
 
 class Gate(FanOut):
-    """Writes once it is let; notes how many packets each call had. failure: what the next call raises instead."""
+    """Its first call waits until it is let; notes how many packets each had. failure: what the next call raises instead."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +28,8 @@ class Gate(FanOut):
 
     def __call__(self, deliveries: Sequence[Delivery]) -> set[Connection]:
         self.calls.append(len(deliveries))
-        assert self.let.wait(10)
+        if len(self.calls) == 1:
+            assert self.let.wait(10)
         failure, self.failure = self.failure, None
         if failure is not None:
             raise failure
@@ -35,20 +37,20 @@ class Gate(FanOut):
 
 
 class Line:
-    """A line whose first batch is being written, and stays so until finish()."""
+    """A line whose first batch is being written, to this audience, and stays so until finish()."""
 
-    def __init__(self) -> None:
+    def __init__(self, audience: Sequence[Connection]) -> None:
         self.gate = Gate()
         self.outgoing = Outgoing(self.gate)
-        self.missed: list[set[Connection]] = []
+        self.missed: list[Set[Connection]] = []
         self._threads: list[threading.Thread] = []
-        self.post([connection()[0]])
+        self.post(audience)
         until_true(lambda: self.gate.calls == [1])
 
     def post(self, audience: Sequence[Connection], size: int = 2) -> Batch:
         """Put a notification of so many bytes into the line; a thread of its own waits until it is out."""
         packet = packets.encode_notification(b'"' + b"x" * (size - 2) + b'"', next(_offsets))
-        batch = made((packet, audience))
+        batch = made((packet, audience)) if audience else Batch()
         self.outgoing.add(batch)
         self._threads.append(threading.Thread(target=self._write_out, args=(batch,)))
         self._threads[-1].start()
@@ -90,41 +92,55 @@ def offsets(session: RecordingSession) -> list[int]:
 
 
 def test_what_waits_for_the_same_connections_goes_out_together_in_its_order() -> None:
-    line, (audience, sessions) = Line(), crowd(2_000)
+    audience, sessions = crowd(2_000)
+    line = Line(audience)
     for _ in range(8):
         line.post(audience)
     assert line.finish() == [8]
     for session in sessions:
-        assert len(session.packets) == 8
+        assert len(session.packets) == 9
         assert offsets(session) == sorted(offsets(session))
 
 
 def test_what_shares_half_of_its_connections_joins_in() -> None:
-    line, (everybody, sessions) = Line(), crowd(3_000)
+    everybody, sessions = crowd(3_000)
+    line = Line(everybody)
     line.post(everybody[:2_000])
     line.post(everybody[1_000:])
     assert line.finish() == [2]
-    assert [len(session.packets) for session in sessions] == [1] * 1_000 + [2] * 1_000 + [1] * 1_000
+    assert [len(session.packets) for session in sessions] == [2] * 1_000 + [3] * 1_000 + [2] * 1_000
 
 
 def test_nobodys_answer_waits_for_a_large_broadcast_to_others() -> None:
-    line, (everybody, sessions) = Line(), crowd(4_000)
+    everybody, sessions = crowd(4_000)
+    line = Line(everybody)
     line.post(everybody[:2_000])
     line.post(everybody[2_000:])
     assert line.finish() == [1, 1]
-    assert {len(session.packets) for session in sessions} == {1}
+    assert {len(session.packets) for session in sessions} == {2}
+
+
+def test_nobodys_answer_waits_for_a_chain_of_broadcasts_that_each_share_half_with_the_one_before() -> None:
+    everybody, sessions = crowd(8_000)
+    line = Line(everybody)
+    for start in range(0, 7_000, 1_000):
+        line.post(everybody[start : start + 2_000])
+    assert line.finish() == [3, 3, 1]
+    assert {len(session.packets) for session in sessions[1_000:7_000]} == {3}
 
 
 def test_what_goes_to_few_goes_out_together_whoever_they_are() -> None:
-    line, (everybody, sessions) = Line(), crowd(1_000)
+    everybody, sessions = crowd(1_000)
+    line = Line(everybody)
     for each in everybody:
-        line.post([each])
+        line.post([each], size=1_000)
     assert line.finish() == [1_000]
-    assert {len(session.packets) for session in sessions} == {1}
+    assert {len(session.packets) for session in sessions} == {2}
 
 
 def test_what_goes_to_a_connection_at_once_is_bounded_in_bytes() -> None:
-    line, (audience, [session]) = Line(), crowd(1)
+    audience, [session] = crowd(1)
+    line = Line(audience)
     for _ in range(7):
         line.post(audience, size=5_000)
     assert line.finish() == [3, 3, 1]
@@ -132,65 +148,94 @@ def test_what_goes_to_a_connection_at_once_is_bounded_in_bytes() -> None:
 
 
 def test_one_that_is_larger_than_that_bound_goes_out_all_the_same() -> None:
-    line, (audience, [session]) = Line(), crowd(1)
+    audience, [session] = crowd(1)
+    line = Line(audience)
     line.post(audience, size=100_000)
     assert line.finish() == [1]
-    assert len(session.packets) == 1
+    assert len(session.packets) == 2
 
 
-def test_a_batch_for_nobody_is_out_when_its_turn_comes() -> None:
-    line = Line()
-    line.post([])
+def test_a_batch_is_full_by_its_bytes_or_its_connections() -> None:
+    [one, *_], _ = everybody, _ = crowd(300)
+    assert not made((packets.encode_notification(b"{}", 1), [one])).full
+    assert made((packets.encode_notification(b'"%s"' % (b"x" * 20_000), 1), [one])).full
+    assert made((packets.encode_notification(b"{}", 1), everybody)).full
+
+
+def test_a_batch_for_nobody_waits_for_nobody() -> None:
+    line = Line(crowd(1)[0])
+    batch = line.post([])
+    until_true(lambda: batch.missed == set())
+    assert line.finish() == []
+
+
+def test_a_small_one_to_others_does_not_wait_for_a_large_one() -> None:
+    (audience, sessions), ([other], [theirs]) = crowd(1_000), crowd(1)
+    line = Line(audience)
+    line.post(audience)
+    batch = line.post([other])
+    until_true(lambda: batch.missed == set())
+    assert len(theirs.packets) == 1
+    assert sessions[0].packets == []
     line.finish()
-    assert line.missed == [set(), set()]
+    assert {len(session.packets) for session in sessions} == {2}
+
+
+def test_a_small_one_waits_for_what_goes_to_its_own_connections_before() -> None:
+    (audience, sessions), ([other], [theirs]) = crowd(1_000), crowd(1)
+    line = Line(audience)
+    batches = [line.post(some) for some in ([*audience, other], [audience[7]], [other])]
+    time.sleep(0.05)
+    assert [batch.missed for batch in batches] == [None] * 3
+    line.finish()
+    assert len(theirs.packets) == 2
+    assert offsets(theirs) == sorted(offsets(theirs))
+    assert len(sessions[7].packets) == 3
+    assert offsets(sessions[7]) == sorted(offsets(sessions[7]))
 
 
 def test_each_is_told_who_could_not_be_written_to() -> None:
-    line, (audience, sessions) = Line(), crowd(3)
+    audience, sessions = crowd(3)
+    line = Line(audience)
     sessions[1].broken = True
     line.post(audience)
-    line.post(audience)
     line.finish()
-    assert line.missed.count({audience[1]}) == 2
+    assert line.missed == [{audience[1]}] * 2
 
 
 def test_at_rest_nothing_is_on_its_way() -> None:
-    line, (audience, [session]) = Line(), crowd(1)
+    audience, [session] = crowd(1)
+    line = Line(audience)
     batch = made((packets.encode_notification(b"{}", next(_offsets)), audience))
     line.outgoing.add(batch)
     line.gate.let.set()
     with line.outgoing.at_rest():
         assert batch.missed == set()
-        assert len(session.packets) == 1
+        assert len(session.packets) == 2
 
 
-def test_after_a_fault_in_a_fan_out_its_clients_come_back_and_the_next_goes_out() -> None:
-    line, (audience, sessions) = Line(), crowd(2)
-    _, (others, [other]) = None, crowd(1)
-    line.gate.failure = RuntimeError("a fault")  # of the one that is under way; its audience is another
-    line.post(audience)
-    line.finish()
-    assert [len(session.packets) for session in sessions] == [1, 1]
-    line.gate.failure = RuntimeError("a fault")
-    batch = line.post(audience)
-    line.finish()
-    assert batch.missed == set(audience)
-    assert [session.closures for session in sessions] == [["server error"]] * 2
-    line.post(others)
-    line.finish()
-    assert len(other.packets) == 1
-
-
-def test_where_a_writer_is_ended_those_behind_it_do_not_write_its_batch_again() -> None:
+@pytest.mark.parametrize("failure", [RuntimeError("a fault"), SystemExit()])
+def test_where_a_fan_out_fails_its_clients_come_back_and_nothing_newer_goes_to_them(failure: BaseException) -> None:
     gate = Gate()
     gate.let.set()
     outgoing = Outgoing(gate)
-    audience, [session] = crowd(1)
-    first, second = (made((packets.encode_notification(text, next(_offsets)), audience)) for text in (b"1", b"2"))
+    (audience, sessions), (others, [other]) = crowd(3), crowd(1)
+    sessions[0].close = fail_to_close  # type: ignore[method-assign]
+    gate.failure = failure
+    first, second, third = (
+        made((packets.encode_notification(b"{}", next(_offsets)), some)) for some in (audience, audience, others)
+    )
     outgoing.add(first)
-    gate.failure = SystemExit()
-    with pytest.raises(SystemExit):
+    with contextlib.suppress(SystemExit):
         outgoing.write_out(first)
-    outgoing.add(second)
-    assert outgoing.write_out(second) == set()
-    assert [event[1] for event in session.events] == [2]
+    assert first.missed == set(audience)
+    assert [session.closures for session in sessions[1:]] == [["server error"]] * 2
+    for batch in (second, third):
+        outgoing.add(batch)
+        outgoing.write_out(batch)
+    assert [session.packets for session in sessions[1:]] == [[], []]
+    assert len(other.packets) == 1
+
+
+def fail_to_close(*, reason: str) -> None:
+    raise OSError(reason)

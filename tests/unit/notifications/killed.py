@@ -1,0 +1,104 @@
+"""Publishers that are ended at any moment, on gevent: `python -m tests.unit.notifications.killed SECONDS SEED`.
+
+Whatever was stored has reached each connection of its users in the end, once and in order, or that connection was closed so
+that its client comes back for it. Prints what was killed and what does not hold.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import itertools  # noqa: E402
+import random  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+
+import gevent  # noqa: E402
+
+from socket_server.inbox.inbox import Appended, Entry, InboxUnavailable, Retention  # noqa: E402
+from socket_server.inbox.memory import MemoryInbox  # noqa: E402
+from socket_server.notifications.broadcaster import Broadcaster  # noqa: E402
+from socket_server.notifications.notification import Broadcast  # noqa: E402
+from socket_server.sessions import SessionManager  # noqa: E402
+from socket_server.transport.connection import Connection  # noqa: E402
+from socket_server.transport.fanout import Delivery, FanOut  # noqa: E402
+from tests.unit.fakes import RecordingSession, connection  # noqa: E402
+
+USERS = 1_500
+PUBLISHERS = 30
+
+
+class SlowInbox(MemoryInbox):
+    """Lets others run while it stores, and fails at times."""
+
+    def __init__(self, dice: random.Random) -> None:
+        super().__init__(Retention())
+        self._dice = dice
+        self.stored: list[tuple[int, tuple[str, ...]]] = []
+
+    def append(self, entries: Sequence[Entry], after: int | None = None) -> Appended:
+        gevent.sleep(self._dice.choice((0, 0, 0.001)))
+        if self._dice.random() < 0.03:
+            raise InboxUnavailable("at times it fails")
+        appended = super().append(entries, after)
+        for entry, outcome in zip(entries, appended.outcomes, strict=True):
+            assert isinstance(outcome, int)
+            self.stored.append((outcome, entry.user_ids))
+        return appended
+
+
+class SlowFanOut(FanOut):
+    """Gives way between the deliveries."""
+
+    def __call__(self, deliveries: Sequence[Delivery]) -> set[Connection]:
+        missed = set()
+        for delivery in deliveries:
+            gevent.sleep(0)
+            missed |= super().__call__([delivery])
+        return missed
+
+
+def main(seconds: float, seed: int) -> int:
+    dice = random.Random(seed)
+    sessions, inbox = SessionManager(5), SlowInbox(dice)
+    broadcaster = Broadcaster(sessions, inbox, inbox.open(), SlowFanOut())
+    recorded: dict[str, RecordingSession] = {}
+    for number in range(USERS):
+        made, session = connection()
+        broadcaster.admit(str(number), made)
+        recorded[str(number)] = session
+
+    def publish() -> None:
+        while True:
+            first, count = dice.randrange(USERS), dice.choice((1, 3, 300, 1_200))
+            users = tuple(str(number) for number in range(first, min(USERS, first + count)))
+            try:
+                broadcaster.send(Broadcast(users, len(users), b"{}", None))
+            except InboxUnavailable:
+                gevent.sleep(0)
+
+    publishers = [gevent.spawn(publish) for _ in range(PUBLISHERS)]
+    ends, kills = time.monotonic() + seconds, 0
+    for victim in itertools.cycle(range(PUBLISHERS)):
+        gevent.sleep(dice.choice((0, 0.001, 0.003)))
+        publishers[victim].kill(block=False)
+        publishers[victim] = gevent.spawn(publish)
+        kills += 1
+        if time.monotonic() > ends:
+            break
+    gevent.killall(publishers)
+    gevent.sleep(0.2)  # nobody publishes any more, and all that is stored goes out all the same
+
+    faults = 0
+    for user, session in recorded.items():
+        due = [offset for offset, users in inbox.stored if user in users]
+        got = [int(event[-1]) for event in session.events]
+        faults += got != (due[: len(got)] if session.closed else due)
+    still = sum(not session.closed for session in recorded.values())
+    print(f"kills={kills} stored={len(inbox.stored)} open={still} faults={faults} waiting={len(broadcaster._waiting)}")
+    return 1 if faults or broadcaster._waiting or not kills else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(float(sys.argv[1]), int(sys.argv[2])))
