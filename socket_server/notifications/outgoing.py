@@ -31,7 +31,7 @@ _LARGE = 256  # connections: about a millisecond's writing
 # long. 16 publishers to 1,000 users: 292,000 deliveries/s without a look, 595,000 with one, 757,000 with eight.
 _LOOKS = 8
 
-_log = log.logger("Outgoing")
+_log = log.logger("Broadcast")
 
 
 class Batch:

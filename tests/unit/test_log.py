@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from socket_server import log
 from socket_server.log import JsonFormatter, Redactor, TextFormatter
+from tests.servers import ROOT
 from tests.unit.auth.jws import sign
 
 TOKEN = sign({"id": "1"})
@@ -230,3 +231,10 @@ def test_the_level_is_ours_and_the_libraries_are_never_louder(level: str, gunico
     assert loggers["socket_server"]["level"] == level.upper()
     assert loggers["gunicorn.error"]["level"] == gunicorn
     assert loggers["engineio"]["level"] == loggers["socketio"]["level"] == "WARNING"
+
+
+def test_every_line_of_ours_starts_with_a_prefix_of_the_contract() -> None:
+    found = set()
+    for path in (ROOT / "socket_server").rglob("*.py"):
+        found |= set(re.findall(r"log\.logger\(\"([^\"]+)\"\)", path.read_text(encoding="utf-8")))
+    assert found == {"Broadcast", "Server", "SessionManager", "Socket.IO"}
