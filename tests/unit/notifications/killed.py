@@ -90,11 +90,14 @@ def main(seconds: float, seed: int) -> int:
     gevent.killall(publishers)
     gevent.sleep(0.2)  # nobody publishes any more, and all that is stored goes out all the same
 
+    due: dict[str, list[int]] = {user: [] for user in recorded}
+    for offset, users in inbox.stored:
+        for user in users:
+            due[user].append(offset)
     faults = 0
     for user, session in recorded.items():
-        due = [offset for offset, users in inbox.stored if user in users]
         got = [int(event[-1]) for event in session.events]
-        faults += got != (due[: len(got)] if session.closed else due)
+        faults += got != (due[user][: len(got)] if session.closed else due[user])
     still = sum(not session.closed for session in recorded.values())
     print(f"kills={kills} stored={len(inbox.stored)} open={still} faults={faults} waiting={len(broadcaster._waiting)}")
     return 1 if faults or broadcaster._waiting or not kills else 0

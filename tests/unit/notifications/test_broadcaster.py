@@ -624,7 +624,7 @@ def test_while_a_large_broadcast_is_written_out_the_next_is_stored_and_goes_out_
 
 def test_what_was_stored_goes_out_whoever_of_the_publishers_is_ended_at_any_moment() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.unit.notifications.killed", "1.5", "1"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "tests.unit.notifications.killed", "1", "1"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr[-2_000:]
 
