@@ -33,7 +33,7 @@ const commands = {
       socket.io.engine.on("upgrade", (transport) => report(name, "upgrade", transport.name));
     });
     socket.on("connect", () => {
-      report(name, "connect", socket.id, socket.recovered ?? null); // null: it came with version 4.6
+      report(name, "connect", socket.id, socket.recovered ?? null, socket.io.engine.id); // null: it came with version 4.6
       if (login) socket.emit("auth", follow ? { ...login, ...position() } : login);
     });
     socket.on("connect_error", (error) => report(name, "connect_error", error.message, statusOf(error)));
