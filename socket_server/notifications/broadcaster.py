@@ -25,8 +25,8 @@ from socket_server.transport.turns import Turn, let_arrive
 
 _log = log.logger("Broadcast")
 
-# Posts of up to so many users, taken together, share a commit. Beyond that it costs little beside the writing, and while
-# the clients of one broadcast read it the next one had better be on its way.
+# Posts of up to so many users, taken together, share a commit. Beyond that it costs little beside the writing, and the
+# first had better be on its way.
 _TOGETHER = 1_024
 
 

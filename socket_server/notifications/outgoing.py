@@ -1,8 +1,8 @@
 """The line of what is stored and has not gone out, oldest first: whoever writes takes with him those who wait behind.
 
 Where broadcasts come faster than they can be written out they share the writes: what waits for the same connections goes to
-each of them at once, in one system call and one piece of the network's. Nobody waits for that: it is done only with what
-waits already, while something else is being written. And a small one whose connections nothing ahead of it goes to does not
+each of them at once, in one system call and one piece of the network's. It is done with what waits already, and with what
+a few looks at the event loop bring. And a small one whose connections nothing ahead of it goes to does not
 wait for its turn: it overtakes, and no connection sees the order of others.
 """
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from socket_server import log
 from socket_server.transport.connection import Connection
-from socket_server.transport.fanout import Delivery, FanOut
+from socket_server.transport.fanout import Delivery, FanOut, close
 from socket_server.transport.packets import Packet
 from socket_server.transport.turns import Turn, let_arrive
 
@@ -147,7 +147,7 @@ class Outgoing:
             _log.exception("not written out: the clients come back and recover")
             missed = frozenset().union(*[batch.connections for batch in batches])
             for connection in missed:
-                _close(connection)
+                close(connection)
             if not isinstance(error, Exception):
                 raise
         finally:
@@ -183,10 +183,3 @@ class Outgoing:
             count += 1
             turn.give_way()
         return count
-
-
-def _close(connection: Connection) -> None:
-    try:
-        connection.engine.close(reason="server error")
-    except Exception:
-        _log.exception("unexpected error while closing sid=%s", connection.sid)

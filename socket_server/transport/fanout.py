@@ -161,8 +161,13 @@ def _write_each(writes: _Writes) -> list[Connection]:
 def _give_up(connection: Connection) -> bool:
     """End a connection that cannot be written to: nobody else may miss anything for it."""
     _log.exception("closed: unexpected error in a write, sid=%s", connection.sid)
+    close(connection)
+    return False
+
+
+def close(connection: Connection) -> None:
+    """Close a connection's transport after a fault of the server's: its client comes back and recovers. Raises nothing."""
     try:
         connection.engine.close(reason="server error")
     except Exception:
         _log.exception("unexpected error while closing sid=%s", connection.sid)
-    return False

@@ -139,12 +139,8 @@ class FrameReader:
                 break
             payload = unmask(data[payload_at : payload_at + size], data[payload_at - 4 : payload_at])
             at = payload_at + size
-            if opcode >= CLOSE:
-                self.frames += 1 if opcode == CLOSE else CONTROL_WEIGHT
-                message = self._control(opcode, payload)
-            else:
-                self.frames += 1
-                message = self._data(opcode, fin, payload)
+            self.frames += CONTROL_WEIGHT if opcode in (PING, PONG) else 1
+            message = self._control(opcode, payload) if opcode >= CLOSE else self._data(opcode, fin, payload)
             if message is not None:
                 messages.append(message)
                 if isinstance(message, (Closed, Violation)):

@@ -113,6 +113,20 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
+def held_up(session: RecordingSession) -> tuple[threading.Event, threading.Event]:
+    """Let writes to a session wait. Return what says that one has begun, and what lets them go on."""
+    writing, go_on = threading.Event(), threading.Event()
+    send = session.send
+
+    def send_slowly(packet: Any) -> bool:
+        writing.set()
+        assert go_on.wait(10)
+        return send(packet)
+
+    session.send = send_slowly  # type: ignore[method-assign]
+    return writing, go_on
+
+
 # Delivery
 
 
@@ -587,16 +601,8 @@ def test_while_a_large_broadcast_is_written_out_the_next_is_stored_and_goes_out_
     inbox = Slow(MemoryInbox(Retention()))
     inbox.permitted.set()
     broadcaster, recorded = online("1", "2", inbox=inbox)
-    writing, go_on = threading.Event(), threading.Event()
     [slow], [other] = recorded["1"], recorded["2"]
-    send = slow.send
-
-    def send_slowly(packet: Any) -> bool:
-        writing.set()
-        assert go_on.wait(10)
-        return send(packet)
-
-    slow.send = send_slowly  # type: ignore[method-assign]
+    writing, go_on = held_up(slow)
     crowd = tuple(str(number) for number in range(1, 300))
     reports: list[Report] = []
     threads = [
@@ -653,15 +659,7 @@ def test_what_acts_in_turn_comes_after_all_that_is_stored() -> None:
     inbox.permitted.set()
     broadcaster, recorded = online("1", inbox=inbox)
     [session] = recorded["1"]
-    writing, go_on = threading.Event(), threading.Event()
-    send = session.send
-
-    def send_slowly(packet: Any) -> bool:
-        writing.set()
-        assert go_on.wait(10)
-        return send(packet)
-
-    session.send = send_slowly  # type: ignore[method-assign]
+    writing, go_on = held_up(session)
     publisher = threading.Thread(target=broadcaster.send, args=(broadcast("1"),))
     publisher.start()
     assert writing.wait(10)

@@ -3,13 +3,13 @@
 import subprocess
 import sys
 
-# The same, shared out among 40 greenlets, each with a turn's work, which are ready to run at the same time.
-_BESIDE_MANY_WHO_WORK = """
+# Counts how often a greenlet that sleeps a millisecond at a time is served beside `much()`.
+_BESIDE = """
 from gevent import monkey
 monkey.patch_all()
 import time
 import gevent
-from socket_server.transport.turns import TURN_S, Queue
+from socket_server.transport.turns import TURN_S, Queue, Turn
 
 served = 0
 
@@ -18,7 +18,25 @@ def sleep_a_little():
     while True:
         gevent.sleep(0.001)
         served += 1
+{much}
+gevent.spawn(sleep_a_little)
+gevent.sleep(0.01)
+served = 0
+much()
+print(served)
+"""
 
+# Works through 40 turns without a pause.
+_MUCH_WORK = """
+def much():
+    turn = Turn()
+    ends = time.perf_counter() + 40 * TURN_S
+    while time.perf_counter() < ends:
+        turn.give_way()
+"""
+
+# The same, shared out among 40 greenlets, each with a turn's work, which are ready to run at the same time.
+_MANY_WHO_WORK = """
 def work():
     with queue:
         ends = time.perf_counter() + TURN_S
@@ -26,45 +44,20 @@ def work():
             pass
 
 queue = Queue()
-gevent.spawn(sleep_a_little)
-gevent.sleep(0.01)
-served = 0
-gevent.joinall([gevent.spawn(work) for _ in range(40)])
-print(served)
+
+def much():
+    gevent.joinall([gevent.spawn(work) for _ in range(40)])
 """
 
-# Works through 40 turns without a pause, beside a greenlet that sleeps a millisecond at a time and counts.
-_BESIDE_MUCH_WORK = """
-from gevent import monkey
-monkey.patch_all()
-import time
-import gevent
-from socket_server.transport.turns import TURN_S, Turn
 
-served = 0
-
-def sleep_a_little():
-    global served
-    while True:
-        gevent.sleep(0.001)
-        served += 1
-
-gevent.spawn(sleep_a_little)
-gevent.sleep(0.01)
-served = 0
-turn = Turn()
-ends = time.perf_counter() + 40 * TURN_S
-while time.perf_counter() < ends:
-    turn.give_way()
-print(served)
-"""
+def served_beside(much: str) -> int:
+    script = _BESIDE.format(much=much)
+    return int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
 
 
 def test_between_two_turns_timers_and_sockets_are_looked_at() -> None:
-    done = subprocess.run([sys.executable, "-c", _BESIDE_MUCH_WORK], capture_output=True, text=True, check=True)
-    assert int(done.stdout) > 10  # of about 40; it was none
+    assert served_beside(_MUCH_WORK) > 10  # of about 40; it was none
 
 
 def test_between_two_of_many_who_work_timers_and_sockets_are_looked_at() -> None:
-    done = subprocess.run([sys.executable, "-c", _BESIDE_MANY_WHO_WORK], capture_output=True, text=True, check=True)
-    assert int(done.stdout) > 10  # of about 40; it is one or two without the queue
+    assert served_beside(_MANY_WHO_WORK) > 10  # of about 40; it is one or two without the queue
