@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -92,9 +93,15 @@ class Node:
         wait_for(lambda: not beside.exists() and self.master == new and self.healthy(), what=f"{self.name} in health")
 
     def kill(self) -> None:
-        """The machine is gone."""
-        os.killpg(self.server.process.pid, signal.SIGKILL)
+        """The machine is gone. Returns once all of it is: a worker's port ends before its open connections do."""
+        master = self.server.process.pid
+        workers = [os.pidfd_open(pid) for pid in self._workers(master)]
+        os.killpg(master, signal.SIGKILL)
         self.server.process.wait()
+        for worker in workers:
+            ended, _, _ = select.select([worker], [], [], 10)
+            os.close(worker)
+            assert ended, f"a worker of {self.name} does not end"
 
     def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
