@@ -3,6 +3,9 @@
 One batch after the other is stored, and lined up to go out in the same order, so that every connection sees offsets grow,
 however many publish. Publishers that come meanwhile make up the next batch: together they cost one commit. While one is
 written out the next is stored; and what waits to go out to the same connections goes out together (outgoing.py).
+
+What is stored and has its place in the line is reported: nothing can take it from its users any more (but for an inbox that
+lives in this process, if that is killed within these milliseconds). Who publishes does not wait until it is written out.
 """
 
 import threading
@@ -25,14 +28,20 @@ from socket_server.transport.turns import Turn, let_arrive
 
 _log = log.logger("Broadcast")
 
-# Posts of up to so many users, taken together, share a commit. Beyond that it costs little beside the writing, and the
-# first had better be on its way.
-_TOGETHER = 1_024
+# Posts of up to so many users, taken together, share a commit, and then their writes: 16 to 1,000 each. One more would save
+# little, and the first had better be on its way.
+_TOGETHER = 16_384
+
+# Before posts to so few users are stored, whose request has arrived joins in.
+_FEW = 1_024
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of a broadcast: users with a connection, connections written to, users asked for, and its offset."""
+    """What became of a broadcast: users with a connection, connections it goes to, users asked for, and its offset.
+
+    What is written at once, to few, is counted as it was taken; of more, a connection that ends meanwhile is counted too.
+    """
 
     delivered_to: int
     total_sockets: int
@@ -173,6 +182,10 @@ class Broadcaster:
             if new:
                 self._outgoing.write_out(batch)
 
+    def drain(self) -> None:
+        """Wait until all that has been reported is written out."""
+        self._outgoing.drain()
+
     def in_turn(self, act: Callable[[int], object]) -> None:
         """Call act with the head while no notification is on its way: what it sends, which must not block, comes after all
         up to there and before all that is newer."""
@@ -188,7 +201,7 @@ class Broadcaster:
             if post.error is not None:
                 raise post.error
             assert post.batch is not None
-            missed = self._outgoing.write_out(post.batch)
+            missed = self._outgoing.send_off(post.batch)
         return self._report(post, missed)
 
     @contextmanager
@@ -217,7 +230,7 @@ class Broadcaster:
 
     def _store_some(self) -> None:
         """Store for those who wait longest by now, as many as are worth storing together. Called in turn."""
-        if sum(post.users for post in self._waiting) < _TOGETHER:
+        if sum(post.users for post in self._waiting) < _FEW:
             # Whose request has arrived joins this batch; on one core the inbox would answer before anybody else ran.
             let_arrive()
         posts = self._take()
@@ -292,7 +305,7 @@ class Broadcaster:
         _let_recover(left_behind)
 
     def _report(self, post: _Post, missed: frozenset[Connection]) -> list[Result]:
-        """Return what became of a post. missed: the connections that could not be written to."""
+        """Return what becomes of a post. missed: the connections that could not be written to, as far as is known."""
         results: list[Result] = []
         settled: dict[int, bytes] = {}  # offset -> the true answer under its key
         for at, (broadcast, entry, outcome, audience) in enumerate(

@@ -1,11 +1,16 @@
-"""The line of what is stored and has not gone out, oldest first: whoever writes takes with him those who wait behind.
+"""The line of what is stored and has not gone out, oldest first.
 
-Where broadcasts come faster than they can be written out they share the writes: what waits for the same connections goes to
-each of them at once, in one system call and one piece of the network's. It is done with what waits already, and with what
-a few looks at the event loop bring. And a small one whose connections nothing ahead of it goes to does not
-wait for its turn: it overtakes, and no connection sees the order of others.
+A publisher does not wait until thousands of connections are written to. What he has brought is safe and has its place; a
+writer takes it from there, which exists only meanwhile, and he may bring the next. So broadcasts that come faster than they
+can be written out share the writes, though they be one publisher's: what waits for the same connections goes to each of
+them at once, in one system call and one piece of the network's. It is done with what waits already, and with what
+a few looks at the event loop bring. Where more waits than that, publishers wait too.
+
+And a small one whose connections nothing ahead of it goes to does not wait for its turn: it overtakes, and no connection
+sees the order of others.
 """
 
+import _thread
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -30,6 +35,9 @@ _LARGE = 256  # connections: about a millisecond's writing
 # Before a large one is written, those whose requests have come are let into the line, at most so many looks at the loop
 # long. 16 publishers to 1,000 users: 292,000 deliveries/s without a look, 595,000 with one, 757,000 with eight.
 _LOOKS = 8
+
+# So many may wait in the line before their publishers wait with them.
+_WAITING = 16
 
 _log = log.logger("Broadcast")
 
@@ -72,7 +80,7 @@ class Batch:
 class Outgoing:
     """The line. It belongs to one Broadcaster, in whose turns it grows.
 
-    Whoever adds a batch has it written out. Where he is ended before that, somebody must call drain().
+    Whoever adds a batch sends it off or writes it out. Where he is ended before that, somebody must call drain().
     """
 
     def __init__(self, fan_out: FanOut) -> None:
@@ -81,6 +89,7 @@ class Outgoing:
         self._under_way: Sequence[Batch] = ()  # no longer in the line
         self._writing = threading.Lock()  # of whoever writes what is first
         self._leaving = threading.Lock()  # while a batch leaves the line, or overtakes
+        self._has_writer = False
 
     def add(self, batch: Batch) -> None:
         """Put a batch at the end of the line: it goes out after all that is in it. One for nobody is out at once."""
@@ -89,9 +98,20 @@ class Outgoing:
         else:
             batch.missed = frozenset()
 
+    def send_off(self, batch: Batch) -> frozenset[Connection]:
+        """Write a batch out if that is a short business, else leave it to the writer; return the connections that are known
+        not to be written to. Waits only while more is in the line than goes out together."""
+        line = list(self._line)
+        if batch.large or self._writing.locked() or line[:1] != [batch]:
+            self._overtake(batch)
+            if batch.missed is None and len(line) <= _WAITING and sum([each.size for each in line]) <= _BYTES_TOGETHER:
+                self._let_write()
+                return frozenset()
+        return self.write_out(batch)
+
     def write_out(self, batch: Batch) -> frozenset[Connection]:
         """Wait until a batch is written out; return the connections that could not be written to."""
-        if batch.missed is None and self._writing.locked() and not batch.large:
+        if self._writing.locked():
             self._overtake(batch)
         if batch.missed is None:
             with self._writing:
@@ -100,21 +120,44 @@ class Outgoing:
         return batch.missed
 
     def drain(self) -> None:
-        """Write out all that is in the line."""
-        with self.at_rest():
-            pass
+        """Wait until all that is in the line by now is written out."""
+        with self._writing:
+            last = self._line[-1] if self._line else None
+            while last is not None and last.missed is None:
+                self._write_next()
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """Write out all that is in the line; within, nothing is on its way."""
+        """Write out all that is in the line; within, nothing is on its way. Called in a turn, or the line may grow on."""
         with self._writing:
             while self._line:
                 self._write_next()
             with self._leaving:
                 yield
 
+    def _let_write(self) -> None:
+        """Have the line written out by somebody whom nobody waits for."""
+        if not self._has_writer:
+            self._has_writer = True
+            # Not threading.Thread: on gevent its start() lets the writer begin before the publisher is answered.
+            _thread.start_new_thread(self._write_all, ())
+
+    def _write_all(self) -> None:
+        try:
+            while self._line:
+                let_arrive()  # who waits to write, or for rest
+                with self._writing:
+                    if self._line:
+                        self._write_next()
+        finally:
+            self._has_writer = False
+            if self._line:  # it grew just now, or this one was ended
+                self._let_write()
+
     def _overtake(self, batch: Batch) -> None:
-        """Write a batch at once, if nothing that is ahead of it goes to any of its connections."""
+        """Write a small batch at once, if nothing that is ahead of it goes to any of its connections."""
+        if batch.missed is not None or batch.large:
+            return
         with self._leaving:
             line = list(self._line)
             if batch not in line:

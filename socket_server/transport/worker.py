@@ -371,12 +371,14 @@ class Worker(GeventWebSocketWorker):
 
         Unless there is a successor, the listening sockets are served meanwhile: /health answers 503 "draining".
         """
-        drain_s = 0.0 if self._hurry else self.wsgi.extensions["socket_server"].settings.drain_s
+        services = self.wsgi.extensions["socket_server"]
+        drain_s = 0.0 if self._hurry else services.settings.drain_s
         if succeeded:
             # Broadcasts go to the successor from now on: clients had better be there soon.
             drain_s = min(drain_s, SUCCESSION_S)
         engine.gate.draining = True
         _log.info("draining: connections=%d seconds=%g", len(engine.sockets), drain_s)
+        services.broadcaster.drain()  # what is answered and not kept (`ttl` 0) goes out before anybody does
         ends = time.monotonic() + drain_s
         drain = gevent.spawn(engine.drain, drain_s)
         while not drain.ready():
@@ -395,5 +397,5 @@ class Worker(GeventWebSocketWorker):
                 ends = min(ends, time.monotonic() + FINISH_S)
         for server in servers:
             server.stop(timeout=0.1)
-        self.wsgi.extensions["socket_server"].close()
+        services.close()
         _log.info("stopped")

@@ -56,6 +56,13 @@ class Line:
         self._threads[-1].start()
         return batch
 
+    def send_off(self, audience: Sequence[Connection], size: int = 2) -> Batch:
+        """Put a notification of so many bytes into the line, and leave it there."""
+        batch = made((packets.encode_notification(b'"' + b"x" * (size - 2) + b'"', next(_offsets)), audience))
+        self.outgoing.add(batch)
+        assert self.outgoing.send_off(batch) == set()
+        return batch
+
     def _write_out(self, batch: Batch) -> None:
         self.missed.append(self.outgoing.write_out(batch))
 
@@ -192,6 +199,104 @@ def test_a_small_one_waits_for_what_goes_to_its_own_connections_before() -> None
     assert offsets(theirs) == sorted(offsets(theirs))
     assert len(sessions[7].packets) == 3
     assert offsets(sessions[7]) == sorted(offsets(sessions[7]))
+
+
+def test_who_brings_one_to_many_does_not_wait_until_it_is_written_out() -> None:
+    audience, sessions = crowd(1_000)
+    line = Line(audience)
+    batches = [line.send_off(audience) for _ in range(5)]
+    assert [batch.missed for batch in batches] == [None] * 5
+    line.finish()
+    until_true(lambda: batches[-1].missed == set())
+    assert line.gate.calls == [1, 5]
+    for session in sessions:
+        assert offsets(session) == sorted(offsets(session))
+        assert len(session.packets) == 6
+
+
+def test_nor_does_who_brings_the_only_one() -> None:
+    gate = Gate()
+    outgoing = Outgoing(gate)
+    audience, sessions = crowd(1_000)
+    batch = made((packets.encode_notification(b"{}", next(_offsets)), audience))
+    outgoing.add(batch)
+    assert outgoing.send_off(batch) == set()
+    assert batch.missed is None
+    gate.let.set()
+    until_true(lambda: batch.missed == set())
+    assert {len(session.packets) for session in sessions} == {1}
+
+
+def test_one_to_few_is_written_out_at_once_and_who_brings_it_is_told_who_could_not_be_written_to() -> None:
+    gate = Gate()
+    gate.let.set()
+    outgoing = Outgoing(gate)
+    audience, sessions = crowd(3)
+    sessions[1].broken = True
+    batch = made((packets.encode_notification(b"{}", next(_offsets)), audience))
+    outgoing.add(batch)
+    assert outgoing.send_off(batch) == {audience[1]}
+    assert len(sessions[0].packets) == 1
+
+
+def test_one_to_few_that_must_wait_for_its_turn_is_left_in_the_line_too() -> None:
+    (audience, sessions), ([other], [theirs]) = crowd(1_000), crowd(1)
+    line = Line(audience)
+    behind, beside = line.send_off([audience[7]]), line.send_off([other])
+    assert (behind.missed, beside.missed) == (None, set())
+    assert len(theirs.packets) == 1
+    line.finish()
+    until_true(lambda: behind.missed == set())
+    assert offsets(sessions[7]) == sorted(offsets(sessions[7]))
+    assert len(sessions[7].packets) == 2
+
+
+@pytest.mark.parametrize(("size", "waiting"), [(100, 16), (5_000, 3)])
+def test_where_more_waits_than_goes_out_together_who_brings_the_next_waits_too(size: int, waiting: int) -> None:
+    audience, sessions = crowd(300)
+    line = Line(audience)
+    for _ in range(waiting):
+        line.send_off(audience, size)
+    last = threading.Thread(target=line.send_off, args=(audience, size))
+    last.start()
+    last.join(0.05)
+    assert last.is_alive()
+    line.finish()
+    last.join(10)
+    assert not last.is_alive()
+    assert {len(session.packets) for session in sessions} == {waiting + 2}
+
+
+def test_the_line_goes_on_though_its_writer_is_ended() -> None:
+    gate = Gate()
+    gate.failure = SystemExit()
+    outgoing = Outgoing(gate)
+    (audience, sessions), (others, theirs) = crowd(1_000), crowd(1_500)
+    batches = [made((packets.encode_notification(b"{}", next(_offsets)), some)) for some in (audience, others)]
+    for batch in batches:
+        outgoing.add(batch)
+        outgoing.send_off(batch)
+        until_true(lambda: gate.calls == [1])
+    gate.let.set()
+    until_true(lambda: batches[1].missed == set())
+    assert batches[0].missed == set(audience)
+    assert {tuple(session.closures) for session in sessions} == {("server error",)}
+    assert {len(session.packets) for session in theirs} == {1}
+
+
+def test_drained_is_what_was_in_the_line_by_then() -> None:
+    audience, sessions = crowd(1_000)
+    line = Line(audience)
+    batch = line.send_off(audience)
+    draining = threading.Thread(target=line.outgoing.drain)
+    draining.start()
+    draining.join(0.05)
+    assert draining.is_alive()
+    line.finish()
+    draining.join(10)
+    assert batch.missed == set()
+    line.outgoing.drain()
+    assert {len(session.packets) for session in sessions} == {2}
 
 
 def test_each_is_told_who_could_not_be_written_to() -> None:
