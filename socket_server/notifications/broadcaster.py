@@ -19,7 +19,7 @@ from socket_server import log
 from socket_server.errors import RequestError
 from socket_server.inbox.inbox import Claim, Entry, Inbox, InboxUnavailable, Reach, Record, Repeat
 from socket_server.notifications.notification import Broadcast
-from socket_server.notifications.outgoing import Batch, Outgoing
+from socket_server.notifications.outgoing import Batch, Lot, Outgoing
 from socket_server.sessions import Audience, SessionManager
 from socket_server.transport import packets
 from socket_server.transport.connection import Connection
@@ -173,14 +173,12 @@ class Broadcaster:
     def deliver(self, records: Sequence[Record]) -> None:
         """Deliver what other nodes have stored, oldest first; what has gone out is passed over."""
         with self._seen_through():
-            batch = Batch()
             with self._turn:
                 new = [each for each in records if each.offset > self._head]
-                if new:
-                    self._line_up_others(batch, new, complete=new[0].before <= self._head)
-                    self._outgoing.add(batch)
-            if new:
-                self._outgoing.write_out(batch)
+                if not new:
+                    return
+                batch = self._line_up_others(new, complete=new[0].before <= self._head)
+            self._outgoing.send_off(batch)
 
     def drain(self) -> None:
         """Wait until all that has been reported is written out."""
@@ -270,39 +268,33 @@ class Broadcaster:
         entries = [entry for post in posts for entry in post.entries]
         appended = self._inbox.append(entries, self._head)
         while appended.more:
-            batch = Batch()
-            self._line_up_others(batch, appended.others, complete=appended.complete)
-            self._outgoing.add(batch)
-            self._outgoing.write_out(batch)
+            self._outgoing.write_out(self._line_up_others(appended.others, complete=appended.complete))
             appended = self._inbox.append(entries, self._head)
         _log.debug("stored=%d stored_ms=%.2f", len(entries), (time.perf_counter() - started) * 1000)
 
-        batch, at = Batch(), 0
         if appended.others or not appended.complete:
-            self._line_up_others(batch, appended.others, complete=appended.complete)
-        with self._moment:
+            self._outgoing.send_off(self._line_up_others(appended.others, complete=appended.complete))
+        at = 0
+        with self._moment, self._outgoing.lot() as lot:
             for post in posts:
                 end = at + len(post.broadcasts)
                 post.outcomes, post.reach = appended.outcomes[at:end], appended.reach[at:end]
                 post.audiences = [
                     None
                     if isinstance(outcome, Repeat)
-                    else self._address(batch, outcome, broadcast.notification, broadcast.user_ids)
+                    else self._address(lot, outcome, broadcast.notification, broadcast.user_ids)
                     for broadcast, outcome in zip(post.broadcasts, post.outcomes, strict=True)
                 ]
-                post.batch, at = batch, end
-                if batch.full:
-                    self._outgoing.add(batch)
-                    batch = Batch()
-            self._outgoing.add(batch)
+                post.batch, at = lot.batch, end
 
-    def _line_up_others(self, batch: Batch, records: Sequence[Record], *, complete: bool) -> None:
-        """Put what others have stored into a batch. Called in turn."""
-        with self._moment:
+    def _line_up_others(self, records: Sequence[Record], *, complete: bool) -> Batch:
+        """Line up what others have stored; return the last batch of it. Called in turn."""
+        with self._moment, self._outgoing.lot() as lot:
             left_behind = [] if complete else self._leave_behind()
             for record in records:
-                self._address(batch, record.offset, record.notification, record.user_ids)
+                self._address(lot, record.offset, record.notification, record.user_ids)
         _let_recover(left_behind)
+        return lot.batch
 
     def _report(self, post: _Post, missed: frozenset[Connection]) -> list[Result]:
         """Return what becomes of a post. missed: the connections that could not be written to, as far as is known."""
@@ -360,11 +352,11 @@ class Broadcaster:
                 _log.warning("the answer of id=%d is kept as it was expected: %s", offset, error)
         return answer
 
-    def _address(self, batch: Batch, offset: int, notification: bytes, user_ids: Sequence[str]) -> Audience:
+    def _address(self, lot: Lot, offset: int, notification: bytes, user_ids: Sequence[str]) -> Audience:
         audience = self._sessions.connections_of(user_ids)
-        if audience.connections:
-            batch.add(packets.encode_notification(notification, offset), audience.connections)
         self._head = max(self._head, offset)
+        if audience.connections:
+            lot.put(packets.encode_notification(notification, offset), audience.connections)
         return audience
 
 

@@ -13,7 +13,7 @@ sees the order of others.
 import _thread
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from socket_server import log
@@ -77,10 +77,37 @@ class Batch:
         return self._connections
 
 
+class Lot:
+    """What is stored together, on its way into the line. batch: the one that is being made up, the last of the lot."""
+
+    __slots__ = ("_line", "_parted", "batch")
+
+    def __init__(self, line: deque[Batch], parted: Callable[[], object]) -> None:
+        """parted: called when a batch is in the line that is not the last of the lot."""
+        self._line = line
+        self._parted = parted
+        self.batch = Batch()
+
+    def put(self, packet: Packet, connections: Sequence[Connection]) -> None:
+        """Put a delivery behind the others. What goes to many goes by itself, or those stored with it would wait for it."""
+        if self.batch.full or (self.batch.deliveries and len(connections) > _LARGE):
+            self.line_up()
+            self._parted()
+            self.batch = Batch()
+        self.batch.add(packet, connections)
+
+    def line_up(self) -> None:
+        """Put the batch at the end of the line. One for nobody is out at once."""
+        if self.batch.deliveries:
+            self._line.append(self.batch)
+        else:
+            self.batch.missed = frozenset()
+
+
 class Outgoing:
     """The line. It belongs to one Broadcaster, in whose turns it grows.
 
-    Whoever adds a batch sends it off or writes it out. Where he is ended before that, somebody must call drain().
+    Whoever lines up a lot sends its last batch off. Where he is ended before that, somebody must call drain().
     """
 
     def __init__(self, fan_out: FanOut) -> None:
@@ -91,12 +118,15 @@ class Outgoing:
         self._leaving = threading.Lock()  # while a batch leaves the line, or overtakes
         self._has_writer = False
 
-    def add(self, batch: Batch) -> None:
-        """Put a batch at the end of the line: it goes out after all that is in it. One for nobody is out at once."""
-        if batch.deliveries:
-            self._line.append(batch)
-        else:
-            batch.missed = frozenset()
+    @contextmanager
+    def lot(self) -> Iterator[Lot]:
+        """Line up deliveries: they go out after all that is in the line. What there is of them has its place, also after an
+        error. The last batch is then to be sent off."""
+        lot = Lot(self._line, self._let_write)
+        try:
+            yield lot
+        finally:
+            lot.line_up()
 
     def send_off(self, batch: Batch) -> frozenset[Connection]:
         """Write a batch out if that is a short business, else leave it to the writer; return the connections that are known

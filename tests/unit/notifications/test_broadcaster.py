@@ -629,6 +629,28 @@ def test_while_a_large_broadcast_is_written_out_the_next_is_stored_and_goes_out_
     assert len(slow.packets) == 2
 
 
+def test_a_small_one_that_is_stored_together_with_large_ones_waits_for_none_of_them() -> None:
+    inbox = Slow(MemoryInbox(Retention()))
+    crowd = tuple(str(number) for number in range(1, 300))
+    broadcaster, recorded = online(*crowd, "one", "two", inbox=inbox)
+    writing, go_on = held_up(recorded["1"][0])
+    publishers = Publishers(broadcaster, inbox)
+    publishers.send(broadcast(*crowd))
+    inbox.permitted.set()
+    assert writing.wait(10)
+    inbox.permitted.clear()
+    for users in (crowd, ("one",), crowd, ("two",), crowd):
+        publishers.send(broadcast(*users))
+    inbox.permitted.set()
+    until(lambda: recorded["one"][0].packets and recorded["two"][0].packets)
+    assert not go_on.is_set()
+    go_on.set()
+    publishers.join()
+    broadcaster.drain()
+    assert inbox.batches == [1, 1, 4]
+    assert [len(recorded[user][0].packets) for user in crowd] == [4] * len(crowd)
+
+
 def test_what_was_stored_goes_out_whoever_of_the_publishers_is_ended_at_any_moment() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.unit.notifications.killed", "1", "1"], cwd=ROOT, capture_output=True, text=True

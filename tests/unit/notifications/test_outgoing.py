@@ -49,17 +49,14 @@ class Line:
 
     def post(self, audience: Sequence[Connection], size: int = 2) -> Batch:
         """Put a notification of so many bytes into the line; a thread of its own waits until it is out."""
-        packet = packets.encode_notification(b'"' + b"x" * (size - 2) + b'"', next(_offsets))
-        batch = made((packet, audience)) if audience else Batch()
-        self.outgoing.add(batch)
+        batch = lined_up(self.outgoing, audience, size)
         self._threads.append(threading.Thread(target=self._write_out, args=(batch,)))
         self._threads[-1].start()
         return batch
 
     def send_off(self, audience: Sequence[Connection], size: int = 2) -> Batch:
         """Put a notification of so many bytes into the line, and leave it there."""
-        batch = made((packets.encode_notification(b'"' + b"x" * (size - 2) + b'"', next(_offsets)), audience))
-        self.outgoing.add(batch)
+        batch = lined_up(self.outgoing, audience, size)
         assert self.outgoing.send_off(batch) == set()
         return batch
 
@@ -72,6 +69,15 @@ class Line:
         for thread in self._threads:
             thread.join(10)
         return self.gate.calls[1:]
+
+
+def lined_up(outgoing: Outgoing, audience: Sequence[Connection], size: int = 2) -> Batch:
+    """Put a notification of so many bytes at the end of the line."""
+    packet = packets.encode_notification(b'"' + b"x" * (size - 2) + b'"', next(_offsets))
+    with outgoing.lot() as lot:
+        if audience:
+            lot.put(packet, audience)
+    return lot.batch
 
 
 def made(*deliveries: Delivery) -> Batch:
@@ -218,8 +224,7 @@ def test_nor_does_who_brings_the_only_one() -> None:
     gate = Gate()
     outgoing = Outgoing(gate)
     audience, sessions = crowd(1_000)
-    batch = made((packets.encode_notification(b"{}", next(_offsets)), audience))
-    outgoing.add(batch)
+    batch = lined_up(outgoing, audience)
     assert outgoing.send_off(batch) == set()
     assert batch.missed is None
     gate.let.set()
@@ -233,8 +238,7 @@ def test_one_to_few_is_written_out_at_once_and_who_brings_it_is_told_who_could_n
     outgoing = Outgoing(gate)
     audience, sessions = crowd(3)
     sessions[1].broken = True
-    batch = made((packets.encode_notification(b"{}", next(_offsets)), audience))
-    outgoing.add(batch)
+    batch = lined_up(outgoing, audience)
     assert outgoing.send_off(batch) == {audience[1]}
     assert len(sessions[0].packets) == 1
 
@@ -272,10 +276,10 @@ def test_the_line_goes_on_though_its_writer_is_ended() -> None:
     gate.failure = SystemExit()
     outgoing = Outgoing(gate)
     (audience, sessions), (others, theirs) = crowd(1_000), crowd(1_500)
-    batches = [made((packets.encode_notification(b"{}", next(_offsets)), some)) for some in (audience, others)]
-    for batch in batches:
-        outgoing.add(batch)
-        outgoing.send_off(batch)
+    batches = []
+    for some in (audience, others):
+        batches.append(lined_up(outgoing, some))
+        outgoing.send_off(batches[-1])
         until_true(lambda: gate.calls == [1])
     gate.let.set()
     until_true(lambda: batches[1].missed == set())
@@ -311,8 +315,7 @@ def test_each_is_told_who_could_not_be_written_to() -> None:
 def test_at_rest_nothing_is_on_its_way() -> None:
     audience, [session] = crowd(1)
     line = Line(audience)
-    batch = made((packets.encode_notification(b"{}", next(_offsets)), audience))
-    line.outgoing.add(batch)
+    batch = lined_up(line.outgoing, audience)
     line.gate.let.set()
     with line.outgoing.at_rest():
         assert batch.missed == set()
@@ -327,17 +330,13 @@ def test_where_a_fan_out_fails_its_clients_come_back_and_nothing_newer_goes_to_t
     (audience, sessions), (others, [other]) = crowd(3), crowd(1)
     sessions[0].close = fail_to_close  # type: ignore[method-assign]
     gate.failure = failure
-    first, second, third = (
-        made((packets.encode_notification(b"{}", next(_offsets)), some)) for some in (audience, audience, others)
-    )
-    outgoing.add(first)
+    first = lined_up(outgoing, audience)
     with contextlib.suppress(SystemExit):
         outgoing.write_out(first)
     assert first.missed == set(audience)
     assert [session.closures for session in sessions[1:]] == [["server error"]] * 2
-    for batch in (second, third):
-        outgoing.add(batch)
-        outgoing.write_out(batch)
+    for some in (audience, others):
+        outgoing.write_out(lined_up(outgoing, some))
     assert [session.packets for session in sessions[1:]] == [[], []]
     assert len(other.packets) == 1
 
