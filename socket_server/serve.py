@@ -12,7 +12,7 @@ from gunicorn.app.base import BaseApplication
 from socket_server import config, log
 from socket_server.config import Settings
 from socket_server.errors import ConfigError
-from socket_server.transport import shares
+from socket_server.transport import door, shares
 from socket_server.transport.succession import announce_new_master, announce_reload
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def gunicorn_settings() -> dict[str, Any]:
         "on_starting": on_starting(settings),
         "nworkers_changed": keep_workers(settings),
         "on_reload": announce_reload,
+        "pre_fork": door.lend,
         "pre_exec": announce_new_master,
         "child_exit": shares.forget,
     }

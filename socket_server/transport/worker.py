@@ -27,7 +27,7 @@ from gunicorn.workers.ggevent import VERSION, GeventResponse
 
 from socket_server import log
 from socket_server.errors import ConfigError, SocketServerError
-from socket_server.transport import handover
+from socket_server.transport import door, handover
 from socket_server.transport.crew import Places
 from socket_server.transport.gate import PATH
 from socket_server.transport.http_codec import HttpError, encode_response
@@ -48,11 +48,8 @@ _CATCH_UP_EVERY_S = 0.25
 _CATCH_UP_AGAIN_S = 1.0
 
 # How long requests in flight may take after the drain, before the process ends all the same; longer where the drain did not
-# need its time.
+# need its time. So long the first request of a new connection is waited for, too.
 FINISH_S = 1.0
-
-# For how long the first request of a new connection is waited for, when the server stops.
-JUST_NOW_S = 0.2
 
 
 # How often overdue HTTP connections are looked for.
@@ -109,7 +106,7 @@ class Server(WSGIServer):
 
     def expecting(self) -> bool:
         """Whether a request is under way, or soon will be: who has only just connected has a reason."""
-        just_now = time.monotonic() - JUST_NOW_S
+        just_now = time.monotonic() - FINISH_S
         return any(each.busy or (not each.served and each.waiting_since > just_now) for each in self.handlers)
 
     def came(self, handler: Handler) -> None:
@@ -205,9 +202,14 @@ class Server(WSGIServer):
             self._gave_way = False
             self.start_accepting()
 
-    def stop_listening(self) -> None:
-        """Take in who stands in line already, and close the door: who comes later is refused, and so can go elsewhere."""
+    def stop_listening(self, *, for_good: bool) -> None:
+        """Take in who stands in line already, and close the door: who comes later is refused, and so can go elsewhere.
+
+        for_good: nobody else goes on with this socket.
+        """
         self._share = None  # they are not left to others
+        if for_good and door.keep_newcomers_out(self.socket):
+            gevent.sleep(door.HANDSHAKE_S)
         self.stop_accepting()
         while not self.full() and (accepted := self.do_read()) is not None:
             self.do_handle(*accepted)
@@ -269,6 +271,7 @@ class Worker(GeventWebSocketWorker):
     """gunicorn's gevent worker with our handler, and a stop that drains."""
 
     wsgi_handler = Handler
+    lent = False  # its listening sockets outlive the server (door.lend)
     _hurry = False  # stop without taking DRAIN_SECONDS
 
     def load_wsgi(self) -> None:
@@ -387,7 +390,10 @@ class Worker(GeventWebSocketWorker):
             if self._hurry:  # a second, impatient signal
                 break
         for server in servers:
-            server.close() if succeeded else server.stop_listening()
+            if succeeded:
+                server.close()
+            else:
+                server.stop_listening(for_good=not (self._hurry or self.lent or door.held_by(self.ppid, server.socket)))
         ends = max(ends, time.monotonic() + FINISH_S)
         gevent.sleep(0)  # who was the last to come in begins
         while any(server.expecting() for server in servers) and time.monotonic() < ends:
