@@ -4,8 +4,8 @@ One batch after the other is stored, and lined up to go out in the same order, s
 however many publish. Publishers that come meanwhile make up the next batch: together they cost one commit. While one is
 written out the next is stored; and what waits to go out to the same connections goes out together (outgoing.py).
 
-What is stored and has its place in the line is reported: nothing can take it from its users any more (but for an inbox that
-lives in this process, if that is killed within these milliseconds). Who publishes does not wait until it is written out.
+What is stored and has its place in the line is reported, and who publishes need not wait until it is written out: if this
+process is killed within these milliseconds, it is in the inbox; but for what is not kept (`ttl` 0), or only here.
 """
 
 import threading
@@ -40,7 +40,7 @@ _FEW = 1_024
 class Report:
     """What became of a broadcast: users with a connection, connections it goes to, users asked for, and its offset.
 
-    What is written at once, to few, is counted as it was taken; of more, a connection that ends meanwhile is counted too.
+    What was written before the report (small ones mostly are) counts no connection that did not take it.
     """
 
     delivered_to: int
@@ -108,7 +108,7 @@ class Broadcaster:
 
     @property
     def head(self) -> int:
-        """The newest offset that has gone out, or is going out, to those who are connected."""
+        """The newest offset that has gone out, or has its place in the line, to those who are connected."""
         return self._head
 
     def start_at(self, head: int) -> None:
@@ -164,7 +164,7 @@ class Broadcaster:
                     self._store_some()
                 if self._waiting:
                     # Who came meanwhile would have to wake up first, behind all who are ready to run. Nobody waits for
-                    # this greenlet; a publisher's would let its own caller wait for another's fan-out.
+                    # this greenlet; a publisher's would let its own caller wait for another's commit.
                     self._store_some()
             self._outgoing.drain()
         if post.error is not None:
@@ -180,9 +180,9 @@ class Broadcaster:
                 batch = self._line_up_others(new, complete=new[0].before <= self._head)
             self._outgoing.send_off(batch)
 
-    def drain(self) -> None:
-        """Wait until all that has been reported is written out."""
-        self._outgoing.drain()
+    def wind_down(self) -> None:
+        """Wait until all that has been reported is written out, and from now on report nothing before."""
+        self._outgoing.wind_down()
 
     def in_turn(self, act: Callable[[int], object]) -> None:
         """Call act with the head while no notification is on its way: what it sends, which must not block, comes after all
@@ -268,7 +268,7 @@ class Broadcaster:
         entries = [entry for post in posts for entry in post.entries]
         appended = self._inbox.append(entries, self._head)
         while appended.more:
-            self._outgoing.write_out(self._line_up_others(appended.others, complete=appended.complete))
+            self._outgoing.send_off(self._line_up_others(appended.others, complete=appended.complete))
             appended = self._inbox.append(entries, self._head)
         _log.debug("stored=%d stored_ms=%.2f", len(entries), (time.perf_counter() - started) * 1000)
 
@@ -354,9 +354,9 @@ class Broadcaster:
 
     def _address(self, lot: Lot, offset: int, notification: bytes, user_ids: Sequence[str]) -> Audience:
         audience = self._sessions.connections_of(user_ids)
-        self._head = max(self._head, offset)
         if audience.connections:
             lot.put(packets.encode_notification(notification, offset), audience.connections)
+        self._head = max(self._head, offset)
         return audience
 
 

@@ -4,7 +4,7 @@ A publisher does not wait until thousands of connections are written to. What he
 writer takes it from there, which exists only meanwhile, and he may bring the next. So broadcasts that come faster than they
 can be written out share the writes, though they be one publisher's: what waits for the same connections goes to each of
 them at once, in one system call and one piece of the network's. It is done with what waits already, and with what
-a few looks at the event loop bring. Where more waits than that, publishers wait too.
+a few looks at the event loop bring. Where 16 wait already, or 16 KB of them, publishers wait too.
 
 And a small one whose connections nothing ahead of it goes to does not wait for its turn: it overtakes, and no connection
 sees the order of others.
@@ -36,7 +36,7 @@ _LARGE = 256  # connections: about a millisecond's writing
 # long. 16 publishers to 1,000 users: 292,000 deliveries/s without a look, 595,000 with one, 757,000 with eight.
 _LOOKS = 8
 
-# So many may wait in the line before their publishers wait with them.
+# So many may wait in the line, of _BYTES_TOGETHER in all, before their publishers wait with them.
 _WAITING = 16
 
 _log = log.logger("Broadcast")
@@ -92,8 +92,8 @@ class Lot:
         """Put a delivery behind the others. What goes to many goes by itself, or those stored with it would wait for it."""
         if self.batch.full or (self.batch.deliveries and len(connections) > _LARGE):
             self.line_up()
-            self._parted()
             self.batch = Batch()
+            self._parted()
         self.batch.add(packet, connections)
 
     def line_up(self) -> None:
@@ -117,6 +117,7 @@ class Outgoing:
         self._writing = threading.Lock()  # of whoever writes what is first
         self._leaving = threading.Lock()  # while a batch leaves the line, or overtakes
         self._has_writer = False
+        self._winding_down = False
 
     @contextmanager
     def lot(self) -> Iterator[Lot]:
@@ -130,24 +131,22 @@ class Outgoing:
 
     def send_off(self, batch: Batch) -> frozenset[Connection]:
         """Write a batch out if that is a short business, else leave it to the writer; return the connections that are known
-        not to be written to. Waits only while more is in the line than goes out together."""
+        not to be written to. Waits until it is out where 16 batches are in the line, or 16 KB of them."""
         line = list(self._line)
         if batch.large or self._writing.locked() or line[:1] != [batch]:
             self._overtake(batch)
-            if batch.missed is None and len(line) <= _WAITING and sum([each.size for each in line]) <= _BYTES_TOGETHER:
-                self._let_write()
+            if batch.missed is None and self._has_room(line) and self._let_write():
                 return frozenset()
-        return self.write_out(batch)
-
-    def write_out(self, batch: Batch) -> frozenset[Connection]:
-        """Wait until a batch is written out; return the connections that could not be written to."""
-        if self._writing.locked():
-            self._overtake(batch)
         if batch.missed is None:
             with self._writing:
                 while batch.missed is None:
                     self._write_next()
         return batch.missed
+
+    def wind_down(self) -> None:
+        """Leave nothing to the writer any more, and wait until all that is in the line is written out: connections will end."""
+        self._winding_down = True
+        self.drain()
 
     def drain(self) -> None:
         """Wait until all that is in the line by now is written out."""
@@ -165,12 +164,21 @@ class Outgoing:
             with self._leaving:
                 yield
 
-    def _let_write(self) -> None:
-        """Have the line written out by somebody whom nobody waits for."""
-        if not self._has_writer:
+    def _has_room(self, line: Sequence[Batch]) -> bool:
+        within = len(line) <= _WAITING and sum([batch.size for batch in line]) <= _BYTES_TOGETHER
+        return within and not self._winding_down
+
+    def _let_write(self) -> bool:
+        """Have the line written out by somebody whom nobody waits for; return False where nobody is to be had."""
+        if self._line and not self._has_writer:
             self._has_writer = True
-            # Not threading.Thread: on gevent its start() lets the writer begin before the publisher is answered.
-            _thread.start_new_thread(self._write_all, ())
+            try:
+                # Not threading.Thread: on gevent its start() lets the writer begin before the publisher is answered.
+                _thread.start_new_thread(self._write_all, ())
+            except RuntimeError:
+                self._has_writer = False  # this system has no thread left
+                return False
+        return True
 
     def _write_all(self) -> None:
         try:
@@ -249,7 +257,8 @@ class Outgoing:
                 bound = 2 * together
             else:
                 saves = 2 * shared >= len(batch.connections) and together <= bound
-                if (shared and size > _BYTES_TOGETHER) or not (saves or together <= _CONNECTIONS_TOGETHER):
+                few = not batch.large and together <= _CONNECTIONS_TOGETHER
+                if (shared and size > _BYTES_TOGETHER) or not (saves or few):
                     break
             most = size
             reached |= batch.connections

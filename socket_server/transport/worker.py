@@ -381,7 +381,7 @@ class Worker(GeventWebSocketWorker):
             drain_s = min(drain_s, SUCCESSION_S)
         engine.gate.draining = True
         _log.info("draining: connections=%d seconds=%g", len(engine.sockets), drain_s)
-        services.broadcaster.drain()  # what is answered and not kept (`ttl` 0) goes out before anybody does
+        services.broadcaster.wind_down()  # what is answered and not kept (`ttl` 0) is out before its connections end
         ends = time.monotonic() + drain_s
         drain = gevent.spawn(engine.drain, drain_s)
         while not drain.ready():

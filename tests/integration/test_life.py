@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import selectors
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -324,6 +326,65 @@ def test_who_has_come_in_when_the_server_stops_is_answered_and_who_comes_later_i
         for each in knocking:
             each.join()
     assert set(answers) == {b"HTTP/1.1 200"}
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_stops_sends_what_it_has_answered(tmp_path: Path, sig: signal.Signals) -> None:
+    """Nothing is kept here, so nobody could recover: so many as an answer counts have got it."""
+    received: dict[socket.socket, bytearray] = {}
+    answers: list[dict[str, Any]] = []
+    users = [str(number) for number in range(400)]
+    with (
+        running(tmp_path, INBOX_URL="memory://", DRAIN_SECONDS=0.5) as server,
+        contextlib.ExitStack() as stack,
+        selectors.DefaultSelector() as selector,
+    ):
+        for user in users:
+            raw = stack.enter_context(RawWebSocket(server.port))
+            raw.sign_in(mint(user))
+            selector.register(raw.sock, selectors.EVENT_READ)
+            received[raw.sock] = bytearray()
+
+        def publish() -> None:
+            """Post, one after the other, until nobody answers."""
+            post = post_of({"userIds": users, "notification": {"some": "x" * 200}, "ttl": 0})
+            with contextlib.suppress(OSError, json.JSONDecodeError):
+                while True:
+                    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock:
+                        answer = b"Connection: keep-alive"
+                        while b"Connection: close" not in answer:
+                            sock.sendall(post)
+                            answer = sock.recv(65_536)
+                            answers.append(json.loads(answer.partition(b"\r\n\r\n")[2]))
+
+        publishing = [threading.Thread(target=publish) for _ in range(3)]
+        for each in publishing:
+            each.start()
+        stopping = None
+        while selector.get_map():
+            for key, _ in selector.select(10):
+                sock = key.fileobj
+                assert isinstance(sock, socket.socket)
+                try:
+                    data = sock.recv(65_536)
+                except ConnectionResetError:
+                    data = b""
+                received[sock] += data
+                if not data:
+                    selector.unregister(sock)
+            if stopping is None and len(answers) > 100:
+                stopping = threading.Thread(target=server.stop, args=(sig,))
+                stopping.start()
+        for each in publishing:
+            each.join()
+        assert stopping is not None
+        stopping.join()
+    got = Counter(offset for data in received.values() for offset in re.findall(rb',"(\d+)"\]', data))
+    counted = {answer["id"]: answer["totalSockets"] for answer in answers if answer.get("success")}
+    assert len(counted) > 100
+    assert {
+        offset: (count, got[offset.encode()]) for offset, count in counted.items() if got[offset.encode()] < count
+    } == {}
 
 
 def test_connections_are_told_before_the_process_ends(tmp_path: Path, opens: Opens) -> None:

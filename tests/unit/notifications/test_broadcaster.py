@@ -622,7 +622,7 @@ def test_while_a_large_broadcast_is_written_out_the_next_is_stored_and_goes_out_
     for thread in threads:
         thread.join(10)
     assert len(reports) == 3
-    broadcaster.drain()
+    broadcaster.wind_down()
     for session in (slow, other):
         assert offsets(session) == sorted(set(offsets(session)))
     assert len(other.packets) == 3
@@ -646,7 +646,7 @@ def test_a_small_one_that_is_stored_together_with_large_ones_waits_for_none_of_t
     assert not go_on.is_set()
     go_on.set()
     publishers.join()
-    broadcaster.drain()
+    broadcaster.wind_down()
     assert inbox.batches == [1, 1, 4]
     assert [len(recorded[user][0].packets) for user in crowd] == [4] * len(crowd)
 

@@ -1,5 +1,6 @@
 """The line of what waits to go out: what goes to the same connections goes together, in its order."""
 
+import _thread
 import contextlib
 import itertools
 import threading
@@ -39,9 +40,12 @@ class Gate(FanOut):
 class Line:
     """A line whose first batch is being written, to this audience, and stays so until finish()."""
 
-    def __init__(self, audience: Sequence[Connection]) -> None:
+    def __init__(self, audience: Sequence[Connection], *, waits: bool = True) -> None:
+        """waits: whether all who bring something wait until it is out."""
         self.gate = Gate()
         self.outgoing = Outgoing(self.gate)
+        if waits:
+            self.outgoing.wind_down()
         self.missed: list[Set[Connection]] = []
         self._threads: list[threading.Thread] = []
         self.post(audience)
@@ -50,7 +54,7 @@ class Line:
     def post(self, audience: Sequence[Connection], size: int = 2) -> Batch:
         """Put a notification of so many bytes into the line; a thread of its own waits until it is out."""
         batch = lined_up(self.outgoing, audience, size)
-        self._threads.append(threading.Thread(target=self._write_out, args=(batch,)))
+        self._threads.append(threading.Thread(target=self._wait_for, args=(batch,)))
         self._threads[-1].start()
         return batch
 
@@ -60,8 +64,8 @@ class Line:
         assert self.outgoing.send_off(batch) == set()
         return batch
 
-    def _write_out(self, batch: Batch) -> None:
-        self.missed.append(self.outgoing.write_out(batch))
+    def _wait_for(self, batch: Batch) -> None:
+        self.missed.append(self.outgoing.send_off(batch))
 
     def finish(self) -> list[int]:
         """Let all be written; return how many packets each fan-out had that came after the first one."""
@@ -209,7 +213,7 @@ def test_a_small_one_waits_for_what_goes_to_its_own_connections_before() -> None
 
 def test_who_brings_one_to_many_does_not_wait_until_it_is_written_out() -> None:
     audience, sessions = crowd(1_000)
-    line = Line(audience)
+    line = Line(audience, waits=False)
     batches = [line.send_off(audience) for _ in range(5)]
     assert [batch.missed for batch in batches] == [None] * 5
     line.finish()
@@ -245,7 +249,7 @@ def test_one_to_few_is_written_out_at_once_and_who_brings_it_is_told_who_could_n
 
 def test_one_to_few_that_must_wait_for_its_turn_is_left_in_the_line_too() -> None:
     (audience, sessions), ([other], [theirs]) = crowd(1_000), crowd(1)
-    line = Line(audience)
+    line = Line(audience, waits=False)
     behind, beside = line.send_off([audience[7]]), line.send_off([other])
     assert (behind.missed, beside.missed) == (None, set())
     assert len(theirs.packets) == 1
@@ -258,7 +262,7 @@ def test_one_to_few_that_must_wait_for_its_turn_is_left_in_the_line_too() -> Non
 @pytest.mark.parametrize(("size", "waiting"), [(100, 16), (5_000, 3)])
 def test_where_more_waits_than_goes_out_together_who_brings_the_next_waits_too(size: int, waiting: int) -> None:
     audience, sessions = crowd(300)
-    line = Line(audience)
+    line = Line(audience, waits=False)
     for _ in range(waiting):
         line.send_off(audience, size)
     last = threading.Thread(target=line.send_off, args=(audience, size))
@@ -288,9 +292,59 @@ def test_the_line_goes_on_though_its_writer_is_ended() -> None:
     assert {len(session.packets) for session in theirs} == {1}
 
 
+def test_where_no_writer_can_be_had_who_brings_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    (audience, sessions), ([one], [few]) = crowd(300), crowd(1)
+    gate = Gate()
+    gate.let.set()
+    outgoing = Outgoing(gate)
+    with monkeypatch.context() as patch:
+        patch.setattr(_thread, "start_new_thread", no_thread)
+        with outgoing.lot() as lot:
+            for some in ([one], [*audience, one], [one]):
+                lot.put(packets.encode_notification(b"{}", next(_offsets)), some)
+        outgoing.send_off(lot.batch)
+    assert offsets(few) == sorted(set(offsets(few)))
+    assert (len(few.packets), len(sessions[0].packets)) == (3, 1)
+    gate.let.clear()
+    gate.calls.clear()
+    left = lined_up(outgoing, audience)
+    outgoing.send_off(left)
+    assert left.missed is None
+    gate.let.set()
+    until_true(lambda: left.missed == set())
+
+
+def no_thread(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_who_brings_one_to_few_does_not_write_what_goes_to_many_others() -> None:
+    gate = Gate()
+    gate.let.set()
+    outgoing = Outgoing(gate)
+    [one], [few] = crowd(1)
+    with outgoing.lot() as lot:
+        lot.put(packets.encode_notification(b"{}", next(_offsets)), [one])
+        first = lot.batch
+        lot.put(packets.encode_notification(b"{}", next(_offsets)), crowd(900)[0])
+    assert outgoing.send_off(first) == set()
+    assert gate.calls[0] == 1
+    assert len(few.packets) == 1
+
+
+def test_in_the_end_who_brings_one_to_many_waits_and_is_told_who_could_not_be_written_to() -> None:
+    gate = Gate()
+    gate.let.set()
+    outgoing = Outgoing(gate)
+    audience, sessions = crowd(300)
+    sessions[7].broken = True
+    outgoing.wind_down()
+    assert outgoing.send_off(lined_up(outgoing, audience)) == {audience[7]}
+
+
 def test_drained_is_what_was_in_the_line_by_then() -> None:
     audience, sessions = crowd(1_000)
-    line = Line(audience)
+    line = Line(audience, waits=False)
     batch = line.send_off(audience)
     draining = threading.Thread(target=line.outgoing.drain)
     draining.start()
@@ -327,16 +381,17 @@ def test_where_a_fan_out_fails_its_clients_come_back_and_nothing_newer_goes_to_t
     gate = Gate()
     gate.let.set()
     outgoing = Outgoing(gate)
+    outgoing.wind_down()
     (audience, sessions), (others, [other]) = crowd(3), crowd(1)
     sessions[0].close = fail_to_close  # type: ignore[method-assign]
     gate.failure = failure
     first = lined_up(outgoing, audience)
     with contextlib.suppress(SystemExit):
-        outgoing.write_out(first)
+        outgoing.send_off(first)
     assert first.missed == set(audience)
     assert [session.closures for session in sessions[1:]] == [["server error"]] * 2
     for some in (audience, others):
-        outgoing.write_out(lined_up(outgoing, some))
+        outgoing.send_off(lined_up(outgoing, some))
     assert [session.packets for session in sessions[1:]] == [[], []]
     assert len(other.packets) == 1
 
