@@ -144,7 +144,7 @@ class Outgoing:
         return batch.missed
 
     def wind_down(self) -> None:
-        """Leave nothing to the writer any more, and wait until all that is in the line is written out: connections will end."""
+        """Leave nothing to the writer any more, and wait until all that is in the line is out: connections will end now."""
         self._winding_down = True
         self.drain()
 
