@@ -63,11 +63,15 @@ class Publisher(threading.Thread):
     where the answer is an error, or is lost, nobody knows whether they were accepted.
     """
 
-    def __init__(self, ports: Sequence[int], users: Sequence[str], numbers: Iterator[int], seed: str) -> None:
+    def __init__(
+        self, ports: Sequence[int], users: Sequence[str], numbers: Iterator[int], seed: str, everybody: float = 0
+    ) -> None:
+        """everybody: which part of the posts goes to all users; the others go to one to five."""
         super().__init__(daemon=True)
         self.posts: list[Post] = []
         self.failure: BaseException | None = None
         self._users = users
+        self._everybody = everybody
         self._numbers = numbers
         self._random = random.Random(seed)
         self._seed = seed
@@ -82,6 +86,8 @@ class Publisher(threading.Thread):
         try:
             while not self._ending.is_set():
                 users = self._random.sample(self._users, self._random.randint(1, 5))
+                if self._random.random() < self._everybody:
+                    users = list(self._users)
                 self.publish(users, keyed=self._random.random() < 0.5)
                 self._ending.wait(self._random.uniform(0, PAUSE_S))
         except BaseException as error:
@@ -375,8 +381,9 @@ class Trial:
         transports: Sequence[str],
         users: int = USERS,
         publishers: int = PUBLISHERS,
+        everybody: float = 0,
     ) -> None:
-        """ways: what can befall it, by name."""
+        """ways: what can befall it, by name. everybody: which part of the posts goes to all users."""
         self.target = target
         self._ways = ways
         self._random = random.Random(f"{seed}-moments")
@@ -387,7 +394,8 @@ class Trial:
 
         def publisher(number: int) -> Publisher:
             first = number % len(target.ports)
-            return Publisher([*target.ports[first:], *target.ports[:first]], self._users, numbers, f"{seed}-{number}")
+            ports = [*target.ports[first:], *target.ports[:first]]
+            return Publisher(ports, self._users, numbers, f"{seed}-{number}", everybody)
 
         self._publishers = [publisher(number) for number in range(publishers)]
         # They post but once, when the others have ended.
@@ -539,11 +547,20 @@ def _user(name: str) -> str:
 
 @contextlib.contextmanager
 def trial(
-    node: str, directory: Path, seed: int, transports: Sequence[str] = (), *, network: bool = False, **settings: Any
+    node: str,
+    directory: Path,
+    seed: int,
+    transports: Sequence[str] = (),
+    *,
+    network: bool = False,
+    users: int = USERS,
+    everybody: float = 0,
+    **settings: Any,
 ) -> Iterator[Trial]:
     """Start a server with its clients and publishers.
 
     transports: of the clients in turn; all where it is empty. network: there is one between clients and server, to be cut.
+    everybody: which part of the posts goes to all users.
     """
     with contextlib.ExitStack() as stack:
         target = OneServer(directory, **settings)
@@ -560,7 +577,7 @@ def trial(
             stack.callback(between.stop)
             target.entrances = [between.port]
             ways["cut"] = between.cut
-        started = Trial(node, target, ways, seed, transports or tuple(TRANSPORTS))
+        started = Trial(node, target, ways, seed, transports or tuple(TRANSPORTS), users, everybody=everybody)
         stack.callback(started.stop)
         started.begin()
         yield started
@@ -572,6 +589,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--ways", default="server,worker,keeper", help=f"any of {','.join(WAYS)}")
     parser.add_argument("--transports", default="", help=f"any of {','.join(TRANSPORTS)}; all where it is empty")
+    parser.add_argument("--users", type=int, default=USERS, help="each with two clients")
+    parser.add_argument("--everybody", type=float, default=0, help="which part of the posts goes to all users")
     options = parser.parse_args()
     node = shutil.which("node")
     assert node is not None, "node is not installed"
@@ -579,7 +598,16 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="crash-"))
     print(f"seed={options.seed} directory={directory}", flush=True)
     transports = [each for each in options.transports.split(",") if each]
-    with trial(node, directory, options.seed, transports, network="cut" in ways) as running:
+    trying = trial(
+        node,
+        directory,
+        options.seed,
+        transports,
+        network="cut" in ways,
+        users=options.users,
+        everybody=options.everybody,
+    )
+    with trying as running:
         for number in range(1, options.kills + 1):
             way = running.hit(*ways)
             print(f"{time.strftime('%H:%M:%S')} {number} {way}", flush=True)

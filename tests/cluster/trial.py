@@ -27,10 +27,17 @@ PUBLISHERS = 3
 
 @contextlib.contextmanager
 def trial(
-    node: str, cluster: Cluster, seed: int, transports: Sequence[str], seconds: float | None = None, users: int = USERS
+    node: str,
+    cluster: Cluster,
+    seed: int,
+    transports: Sequence[str],
+    seconds: float | None = None,
+    users: int = USERS,
+    everybody: float = 0,
 ) -> Iterator[Trial]:
-    """Connect clients and let publishers begin. seconds: how long what befalls the cluster takes; None: 1 to 8."""
-    started = Trial(node, cluster, cluster.ways(seed, seconds), seed, transports, users, PUBLISHERS)
+    """Connect clients and let publishers begin. seconds: how long what befalls the cluster takes; None: 1 to 8. everybody:
+    which part of the posts goes to all users."""
+    started = Trial(node, cluster, cluster.ways(seed, seconds), seed, transports, users, PUBLISHERS, everybody)
     try:
         started.begin()
         yield started
@@ -48,6 +55,7 @@ def main() -> int:
     parser.add_argument("--transports", default="websocket", help=f"any of {','.join(TRANSPORTS)}")
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--users", type=int, default=USERS)
+    parser.add_argument("--everybody", type=float, default=0, help="which part of the posts goes to all users")
     parser.add_argument("--clocks", default="", help="how many seconds each node's clock is ahead, as -60,0,60 (faketime)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the nodes")
     options = parser.parse_args()
@@ -64,7 +72,15 @@ def main() -> int:
         stack.callback(server.kill)
         cluster = stack.enter_context(Cluster(node, server, directory, options.nodes, clocks_s, **settings))
         running = stack.enter_context(
-            trial(node, cluster, options.seed, options.transports.split(","), options.seconds, options.users)
+            trial(
+                node,
+                cluster,
+                options.seed,
+                options.transports.split(","),
+                options.seconds,
+                options.users,
+                options.everybody,
+            )
         )
         for number in range(1, options.times + 1):
             print(f"{time.strftime('%H:%M:%S')} {number} {running.hit(*ways, within_s=options.within)}", flush=True)
