@@ -107,7 +107,7 @@ class Lot:
 class Outgoing:
     """The line. It belongs to one Broadcaster, in whose turns it grows.
 
-    Whoever lines up a lot sends its last batch off. Where he is ended before that, somebody must call drain().
+    Whoever lines up a lot sends its last batch off. Where he is ended before that, somebody must write for him (at_rest).
     """
 
     def __init__(self, fan_out: FanOut) -> None:
@@ -206,7 +206,8 @@ class Outgoing:
                 self._write([batch])
 
     def _write_next(self) -> None:
-        if self._line and self._line[0].large:
+        line = list(self._line)
+        if line and line[0].large:
             for _ in range(_LOOKS):
                 seen = len(self._line)
                 let_arrive()
@@ -248,8 +249,8 @@ class Outgoing:
         turn = Turn()
         count = most = bound = 0
         reached: set[Connection] = set()
-        while count < len(self._line):
-            batch = self._line[count]
+        while count < len(line := list(self._line)):  # it grows meanwhile, and some overtake
+            batch = line[count]
             shared = len(batch.connections & reached)
             together = len(reached) + len(batch.connections) - shared
             size = most + batch.size if shared else max(most, batch.size)
