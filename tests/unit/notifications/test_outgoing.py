@@ -75,6 +75,13 @@ class Line:
         return self.gate.calls[1:]
 
 
+def nothing_waits() -> tuple[Gate, Outgoing]:
+    """Return a line that is written out at once, and its gate, which is open."""
+    gate = Gate()
+    gate.let.set()
+    return gate, Outgoing(gate)
+
+
 def lined_up(outgoing: Outgoing, audience: Sequence[Connection], size: int = 2) -> Batch:
     """Put a notification of so many bytes at the end of the line."""
     packet = packets.encode_notification(b'"' + b"x" * (size - 2) + b'"', next(_offsets))
@@ -237,9 +244,7 @@ def test_nor_does_who_brings_the_only_one() -> None:
 
 
 def test_one_to_few_is_written_out_at_once_and_who_brings_it_is_told_who_could_not_be_written_to() -> None:
-    gate = Gate()
-    gate.let.set()
-    outgoing = Outgoing(gate)
+    _, outgoing = nothing_waits()
     audience, sessions = crowd(3)
     sessions[1].broken = True
     batch = lined_up(outgoing, audience)
@@ -294,9 +299,7 @@ def test_the_line_goes_on_though_its_writer_is_ended() -> None:
 
 def test_where_no_writer_can_be_had_who_brings_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     (audience, sessions), ([one], [few]) = crowd(300), crowd(1)
-    gate = Gate()
-    gate.let.set()
-    outgoing = Outgoing(gate)
+    gate, outgoing = nothing_waits()
     with monkeypatch.context() as patch:
         patch.setattr(_thread, "start_new_thread", no_thread)
         with outgoing.lot() as lot:
@@ -319,9 +322,7 @@ def no_thread(*_: object) -> None:
 
 
 def test_who_brings_one_to_few_does_not_write_what_goes_to_many_others() -> None:
-    gate = Gate()
-    gate.let.set()
-    outgoing = Outgoing(gate)
+    gate, outgoing = nothing_waits()
     [one], [few] = crowd(1)
     with outgoing.lot() as lot:
         lot.put(packets.encode_notification(b"{}", next(_offsets)), [one])
@@ -333,9 +334,7 @@ def test_who_brings_one_to_few_does_not_write_what_goes_to_many_others() -> None
 
 
 def test_in_the_end_who_brings_one_to_many_waits_and_is_told_who_could_not_be_written_to() -> None:
-    gate = Gate()
-    gate.let.set()
-    outgoing = Outgoing(gate)
+    _, outgoing = nothing_waits()
     audience, sessions = crowd(300)
     sessions[7].broken = True
     outgoing.wind_down()
@@ -378,9 +377,7 @@ def test_at_rest_nothing_is_on_its_way() -> None:
 
 @pytest.mark.parametrize("failure", [RuntimeError("a fault"), SystemExit()])
 def test_where_a_fan_out_fails_its_clients_come_back_and_nothing_newer_goes_to_them(failure: BaseException) -> None:
-    gate = Gate()
-    gate.let.set()
-    outgoing = Outgoing(gate)
+    gate, outgoing = nothing_waits()
     outgoing.wind_down()
     (audience, sessions), (others, [other]) = crowd(3), crowd(1)
     sessions[0].close = fail_to_close  # type: ignore[method-assign]
