@@ -19,9 +19,9 @@ from socket_server.cluster import feed
 from socket_server.cluster.scripts import CONNECTIONS
 from socket_server.inbox.inbox import Entry, Retention
 from socket_server.inbox.memory import MemoryInbox
-from socket_server.inbox.redis import RedisInbox, connect
-from socket_server.inbox.redis_line import Line
-from socket_server.inbox.redis_scripts import LOG
+from socket_server.inbox.redis.dedicated_connection import DedicatedConnection
+from socket_server.inbox.redis.scripts import LOG
+from socket_server.inbox.redis.store import RedisInbox, connect
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.sessions import SessionManager
 
@@ -80,7 +80,7 @@ def readers(pid: int, url: str, head: int, together: int, nodes: int = 4) -> flo
     """Return Redis's processor time for each notification and reading node, in microseconds."""
 
     def read() -> None:
-        line = Line(connect(url, 1)[0])
+        line = DedicatedConnection(connect(url, 1)[0])
         place, got = f"{head}-0", 0
         while got < NOTIFICATIONS:
             ((_, entries),) = line.ask("XREAD", "COUNT", feed.COUNT, "STREAMS", LOG, place)

@@ -1,6 +1,6 @@
 """What the SQLite inbox costs when it holds much, and that retention bounds its file: `python -m benchmarks.inbox`.
 
-Measured as the server uses it: by EmbeddedInbox, so each figure includes the way to the keeper process and back.
+Measured as the server uses it: by SqliteClient, so each figure includes the way to the keeper process and back.
 """
 
 import argparse
@@ -16,9 +16,9 @@ from pathlib import Path
 
 from benchmarks.questions import NOTIFICATION
 from benchmarks.report import number
-from socket_server.inbox.embedded import EmbeddedInbox
 from socket_server.inbox.inbox import Entry, Inbox, InboxUnavailable, Retention
-from socket_server.inbox.sqlite import SqliteInbox
+from socket_server.inbox.sqlite.client import SqliteClient
+from socket_server.inbox.sqlite.file import SqliteFile
 
 FEW = 10_000  # retained, to compare with
 EACH = 10  # notifications of a user
@@ -39,7 +39,7 @@ def store(inbox: Inbox, entries: Sequence[Entry], delivered: int) -> int:
     return newest
 
 
-def maintained(inbox: SqliteInbox) -> None:
+def maintained(inbox: SqliteFile) -> None:
     """Let the store do what is due, as the keeper does between requests."""
     while inbox.maintain():
         pass
@@ -57,7 +57,7 @@ def shuffled(users: int, rounds: int) -> Iterator[list[int]]:
 
 def fill(path: str, retained: int) -> int:
     """Fill an inbox with so many notifications, each of one user; return an offset before all of them."""
-    inbox = SqliteInbox(path, Retention())
+    inbox = SqliteFile(path, Retention())
     start = head = inbox.open()
     began, done = time.monotonic(), 0
     for numbers in shuffled(retained // EACH, EACH):
@@ -112,13 +112,13 @@ def timed(act: Callable[[], object], times: int, each_second: float = 0) -> str:
     return f"{taken[times // 2]:.2f} / {taken[times * 99 // 100]:.2f}"
 
 
-def opening_s(inbox: EmbeddedInbox) -> float:
+def opening_s(inbox: SqliteClient) -> float:
     started = time.perf_counter()
     inbox.open()
     return time.perf_counter() - started
 
 
-def reopening_s(inbox: EmbeddedInbox) -> float:
+def reopening_s(inbox: SqliteClient) -> float:
     """Kill the keeper, and return how long its successor's start takes."""
     os.kill(keeper_pid(), signal.SIGKILL)
     while True:
@@ -138,7 +138,7 @@ def ask(path: str, retained: int, times: int) -> Figures:
     dice = random.Random(2)
     forget_pages(path)
     figures: Figures = {"file MB": size_mb(path)}
-    inbox = EmbeddedInbox(path, Retention())
+    inbox = SqliteClient(path, Retention())
     figures["start-up s"] = opening_s(inbox)
     head = inbox.open()
 
@@ -168,7 +168,7 @@ def ask(path: str, retained: int, times: int) -> Figures:
 def bounded_by_count(path: str, users: int = 300) -> Figures:
     """The file's size after 1 to 4 times as many notifications as INBOX_MAX_PER_USER (its default) lets stay."""
     retention = Retention()
-    inbox = SqliteInbox(path, retention)
+    inbox = SqliteFile(path, retention)
     head = inbox.open()
     figures: Figures = {}
     for times in range(1, 5):
@@ -182,7 +182,7 @@ def bounded_by_count(path: str, users: int = 300) -> Figures:
 
 def bounded_by_age(path: str, ttl_s: int = 10, each_second: int = 10_000) -> Figures:
     """The file's size after 1 to 4 times INBOX_TTL at a steady rate."""
-    inbox = SqliteInbox(path, Retention(ttl_s=ttl_s))
+    inbox = SqliteFile(path, Retention(ttl_s=ttl_s))
     head = inbox.open()
     figures: Figures = {}
     began, stored = time.monotonic(), 0

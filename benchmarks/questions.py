@@ -13,7 +13,7 @@ from benchmarks import servers
 from benchmarks.servers import Contestant, running, token
 from benchmarks.swarm import Publisher, Swarm, masked
 from socket_server.inbox.inbox import Entry, Retention
-from socket_server.inbox.sqlite import SqliteInbox
+from socket_server.inbox.sqlite.file import SqliteFile
 
 NOTIFICATION = {
     "actionKey": "updateTask",
@@ -263,7 +263,7 @@ def storm(contestant: Contestant, clients: int = 10_000, missed: int = 10, retai
 
 def _fill(path: str, retained: int, each: int) -> str:
     """Fill an inbox: notifications of one user, `each` for every user; return an offset before all of them."""
-    inbox = SqliteInbox(path, Retention())
+    inbox = SqliteFile(path, Retention())
     start = str(inbox.open())
     text = json.dumps(NOTIFICATION, ensure_ascii=False).encode()
     users = retained // each

@@ -16,8 +16,8 @@ from benchmarks.bus import BODY, ROUNDS
 from benchmarks.swarm import pin
 from socket_server.cluster import scripts
 from socket_server.inbox.inbox import Entry, Retention
-from socket_server.inbox.redis import RedisInbox
-from socket_server.inbox.redis_scripts import LOG, PREFIX
+from socket_server.inbox.redis.scripts import LOG, PREFIX
+from socket_server.inbox.redis.store import RedisInbox
 
 CONNECTIONS = 5_000
 RECOVERIES = 2_000

@@ -24,14 +24,14 @@ from socket_server.inbox.inbox import Inbox, Retention, clock_us
 from socket_server.notifications import positions
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.notifications.recovery import Recovery
+from socket_server.runtime.deadlines import Deadlines
+from socket_server.runtime.ring import Ring
 from socket_server.sessions import SessionManager
-from socket_server.transport.deadlines import Deadlines
-from socket_server.transport.fanout import FanOut
-from socket_server.transport.gate import Gate
-from socket_server.transport.limits import Limits
-from socket_server.transport.origins import Origins
-from socket_server.transport.ring import Ring
-from socket_server.transport.server import SocketIO, on_gevent
+from socket_server.transport.engineio.gate import Gate
+from socket_server.transport.engineio.limits import Limits
+from socket_server.transport.engineio.origins import Origins
+from socket_server.transport.socketio.fanout import FanOut
+from socket_server.transport.socketio.server import SocketIO, on_gevent
 from socket_server.web import demo
 
 if TYPE_CHECKING:

@@ -255,10 +255,10 @@ def _wait_for(ended: "queue.SimpleQueue[int]") -> int:
 
 def doctor(_: argparse.Namespace) -> int:
     """Check what a start needs and print a line for each; the status is 1 where something has to be mended."""
-    from socket_server import checkup
+    from socket_server import doctor
 
     problems = 0
-    for finding in checkup.examine(config.load):
+    for finding in doctor.examine(config.load):
         print(f"{'ok  ' if finding.good else 'MEND'}  {finding.text}")
         problems += not finding.good
     print("all is well" if not problems else f"{problems} to mend", file=sys.stderr)

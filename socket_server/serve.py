@@ -12,8 +12,8 @@ from gunicorn.app.base import BaseApplication
 from socket_server import config, log
 from socket_server.config import Settings
 from socket_server.errors import ConfigError
-from socket_server.transport import door, shares
-from socket_server.transport.succession import announce_new_master, announce_reload
+from socket_server.workers import graceful_listener, load
+from socket_server.workers.reload import announce_new_master, announce_reload
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -26,7 +26,7 @@ SPARE_DESCRIPTORS = 4_096
 # Greenlets for API calls and polls, on top of one for each connection that may need one.
 SPARE_GREENLETS = 1_000
 
-WORKER = "socket_server.transport.worker.Worker"
+WORKER = "socket_server.workers.worker.Worker"
 
 
 def gunicorn_settings() -> dict[str, Any]:
@@ -53,9 +53,9 @@ def gunicorn_settings() -> dict[str, Any]:
         "on_starting": on_starting(settings),
         "nworkers_changed": keep_workers(settings),
         "on_reload": announce_reload,
-        "pre_fork": door.lend,
+        "pre_fork": graceful_listener.lend,
         "pre_exec": announce_new_master,
-        "child_exit": shares.forget,
+        "child_exit": load.forget,
     }
 
 

@@ -19,8 +19,8 @@ from socket_server.inbox.inbox import InboxUnavailable
 from socket_server.notifications import notification
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.notifications.notification import Broadcast
-from socket_server.transport.origins import Origins
-from socket_server.transport.turns import Queue
+from socket_server.runtime.time_slice import YieldingLock
+from socket_server.transport.engineio.origins import Origins
 
 Headers = list[tuple[str, str]]
 WsgiResponse = tuple[str, Headers, bytes]  # status line, headers, body
@@ -31,7 +31,7 @@ SMALL_BODY_BYTES = 65_536
 # To take apart more than this, the ids of some 1,500 users, takes about a millisecond.
 _LARGE_BODY_BYTES = 16_384
 
-_NO_QUEUE = nullcontext()
+_UNLOCKED = nullcontext()
 
 _STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _JSON = ("Content-Type", "application/json")
@@ -49,7 +49,7 @@ class Endpoint:
         self._max_users = settings.max_users_per_broadcast
         self._broadcaster = broadcaster
         self._origins = origins
-        self._large = Queue()
+        self._large = YieldingLock()
         self._handlers: dict[str, Callable[[bytes, Mapping[str, Any]], object]] = {
             "/broadcast": self._one,
             "/broadcast/batch": self._batch,
@@ -107,7 +107,7 @@ class Endpoint:
 
     def _room_for(self, body: bytes) -> AbstractContextManager[None]:
         """Publishers answered together post together again: what is large goes one by one, or everybody waits for all."""
-        return self._large if len(body) > _LARGE_BODY_BYTES else _NO_QUEUE
+        return self._large if len(body) > _LARGE_BODY_BYTES else _UNLOCKED
 
     def _serve_directly(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         status, headers, body = self.respond(environ)

@@ -2,7 +2,7 @@
 
 from flask import Flask, Response, request
 
-from socket_server.transport.origins import Origins
+from socket_server.transport.engineio.origins import Origins
 
 
 def register(app: Flask, origins: Origins) -> None:

@@ -15,9 +15,9 @@ from socket_server import log
 from socket_server.cluster import scripts
 from socket_server.errors import ClusterUnavailable, InboxUnavailable
 from socket_server.inbox.inbox import Record
-from socket_server.inbox.redis import connect, explain
-from socket_server.inbox.redis_line import Line
-from socket_server.inbox.redis_scripts import HEAD, LOG, offset_of, pairs, records
+from socket_server.inbox.redis.dedicated_connection import DedicatedConnection
+from socket_server.inbox.redis.scripts import HEAD, LOG, offset_of, pairs, records
+from socket_server.inbox.redis.store import connect, explain
 
 _log = log.logger("Server")
 
@@ -67,7 +67,7 @@ class Feed:
         self._news = scripts.NEWS + node
         self._news_read = "0"
         self._client, self._where = connect(url, 2)
-        self._line = Line(self._client)
+        self._line = DedicatedConnection(self._client)
         self._password = self._client.connection_pool.connection_kwargs.get("password") or ""
         self._trouble: str | None = None
         self._stopping = threading.Event()

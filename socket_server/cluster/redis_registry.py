@@ -20,13 +20,13 @@ import redis
 from socket_server import log
 from socket_server.cluster import scripts
 from socket_server.cluster.registry import SIGNED_OUT, ClusterStats, End, NodeStats, Online, age_s
-from socket_server.cluster.together import Together
+from socket_server.cluster.single_flight import SingleFlight
 from socket_server.errors import ClusterUnavailable
-from socket_server.inbox.redis import TIMEOUT_S, connect, explain
-from socket_server.inbox.redis_line import Line
-from socket_server.inbox.redis_scripts import PREFIX
+from socket_server.inbox.redis.dedicated_connection import DedicatedConnection
+from socket_server.inbox.redis.scripts import PREFIX
+from socket_server.inbox.redis.store import TIMEOUT_S, connect, explain
 from socket_server.sessions import SessionManager, Stats
-from socket_server.transport.connection import Connection
+from socket_server.transport.socketio.connection import Connection
 
 _log = log.logger("Server")
 
@@ -79,8 +79,8 @@ class RedisRegistry:
         self._client: Any  # whose types leave open whether it answers with bytes or text
         self._client, self._where = connect(url, _CALLS + 2)
         self._asking = threading.BoundedSemaphore(_CALLS)
-        self._counted_together = Together(self._count)
-        self._line = Line(self._client)  # of what is made known
+        self._counted_together = SingleFlight(self._count)
+        self._line = DedicatedConnection(self._client)  # of what is made known
         self._password = self._client.connection_pool.connection_kwargs.get("password") or ""
         self._update = self._client.register_script(scripts.UPDATE)
         self._forget_node = self._client.register_script(scripts.FORGET_NODE)

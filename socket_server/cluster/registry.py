@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from socket_server.sessions import SessionManager, Stats
-from socket_server.transport.connection import Connection
+from socket_server.transport.socketio.connection import Connection
 
 # Why another node, or an operator, ends a connection.
 REPLACED = "replaced"  # its own client came back elsewhere, before anybody noticed that this connection is dead

@@ -13,7 +13,7 @@
 No clock but Redis's own decides who is alive. Every step has its effect once however often it is repeated.
 """
 
-from socket_server.inbox.redis_scripts import PREFIX
+from socket_server.inbox.redis.scripts import PREFIX
 
 NODES = PREFIX + "nodes"
 NODE = PREFIX + "node:"

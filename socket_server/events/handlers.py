@@ -15,12 +15,12 @@ from socket_server.notifications import positions
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.notifications.positions import Position
 from socket_server.notifications.recovery import Recovery
+from socket_server.runtime.deadlines import Deadlines
 from socket_server.sessions import SessionManager
-from socket_server.transport import packets
-from socket_server.transport.connection import Connection
-from socket_server.transport.deadlines import Deadlines
-from socket_server.transport.packets import Packet
-from socket_server.transport.server import SocketIO
+from socket_server.transport.socketio import packets
+from socket_server.transport.socketio.connection import Connection
+from socket_server.transport.socketio.packets import Packet
+from socket_server.transport.socketio.server import SocketIO
 
 _log = log.logger("Socket.IO")
 
@@ -113,7 +113,7 @@ class ConnectionEvents:
             self._refuse(connection, error)
         except InboxUnavailable as error:
             _log.error("closed: cannot recover sid=%s: %s", connection.sid, error)
-            connection.engine.close(reason="inbox unavailable")  # it comes back and tries again
+            connection.eio_socket.close(reason="inbox unavailable")  # it comes back and tries again
         except Exception:
             _log.exception("unexpected error while authenticating sid=%s", connection.sid)
             self._refuse(connection, AuthenticationError("Authentication failed", "internal"))
@@ -177,7 +177,7 @@ class ConnectionEvents:
         if why == REPLACED:
             _log.info("half-open sid=%s gives way to its client's new connection", connection.sid)
             self._sessions.remove(connection)
-            connection.engine.close(reason="replaced by its own reconnection")
+            connection.eio_socket.close(reason="replaced by its own reconnection")
         else:
             self._refuse(connection, too_many_connections() if why == CROWDED_OUT else signed_out())
 

@@ -29,7 +29,7 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class DeliveryCount:
     """How far a notification goes: so many of its users have a connection, and so many connections those are."""
 
     users: int
@@ -40,7 +40,7 @@ class Reach:
         return b"[%d,%d]" % (self.users, self.connections)
 
     @classmethod
-    def decode(cls, text: bytes) -> "Reach":
+    def decode(cls, text: bytes) -> "DeliveryCount":
         """Read what encode() wrote. Raises ValueError."""
         users, connections = text.strip(b"[]").split(b",")[:2]  # a third was there once
         return cls(int(users), int(connections))
@@ -50,7 +50,7 @@ class Reach:
 class Claim:
     """An idempotency key, stored together with what it was used for.
 
-    digest: of the request's bytes; answer: what a repeat is answered, a Reach encoded.
+    digest: of the request's bytes; answer: what a repeat is answered, a DeliveryCount encoded.
     """
 
     key: str
@@ -106,7 +106,7 @@ class Appended:
     outcomes: tuple[int | Repeat, ...]
     others: tuple[Record, ...] = ()
     complete: bool = True
-    reach: tuple[Reach, ...] = ()
+    reach: tuple[DeliveryCount, ...] = ()
     more: bool = False
 
 

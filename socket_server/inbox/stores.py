@@ -13,12 +13,12 @@ def make(url: str, retention: Retention, *, several_nodes: bool = False) -> Inbo
 
         return MemoryInbox(retention)
     if scheme == "sqlite":
-        from socket_server.inbox.embedded import EmbeddedInbox
+        from socket_server.inbox.sqlite.client import SqliteClient
 
         path, _, option = rest.partition("?")  # not urlsplit(), which ends a path at its first #
         full = option.lower() == "synchronous=full"
-        return EmbeddedInbox(unquote(path[1:]), retention, synchronous="FULL" if full else "NORMAL")
+        return SqliteClient(unquote(path[1:]), retention, synchronous="FULL" if full else "NORMAL")
     from socket_server.cluster.scripts import CONNECTIONS
-    from socket_server.inbox.redis import RedisInbox
+    from socket_server.inbox.redis.store import RedisInbox
 
     return RedisInbox(url, retention, counted=CONNECTIONS if several_nodes else "")

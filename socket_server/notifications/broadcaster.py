@@ -17,14 +17,14 @@ from typing import Any
 
 from socket_server import log
 from socket_server.errors import RequestError
-from socket_server.inbox.inbox import Claim, Entry, Inbox, InboxUnavailable, Reach, Record, Repeat
+from socket_server.inbox.inbox import Claim, DeliveryCount, Entry, Inbox, InboxUnavailable, Record, Repeat
+from socket_server.notifications.delivery_queue import Batch, Lot, Outgoing
 from socket_server.notifications.notification import Broadcast
-from socket_server.notifications.outgoing import Batch, Lot, Outgoing
+from socket_server.runtime.time_slice import TimeSlice, poll_event_loop
 from socket_server.sessions import Audience, SessionManager
-from socket_server.transport import packets
-from socket_server.transport.connection import Connection
-from socket_server.transport.fanout import FanOut
-from socket_server.transport.turns import Turn, let_arrive
+from socket_server.transport.socketio import packets
+from socket_server.transport.socketio.connection import Connection
+from socket_server.transport.socketio.fanout import FanOut
 
 _log = log.logger("Broadcast")
 
@@ -70,7 +70,7 @@ class _Post:
     entries: Sequence[Entry]
     outcomes: Sequence[int | Repeat]
     audiences: Sequence[Audience | None]  # who is connected; None: a repeat
-    reach: Sequence[Reach]  # over all nodes; empty: there is one
+    reach: Sequence[DeliveryCount]  # over all nodes; empty: there is one
 
     def __init__(self, broadcasts: Sequence[Broadcast]) -> None:
         self.broadcasts = broadcasts
@@ -230,7 +230,7 @@ class Broadcaster:
         """Store for those who wait longest by now, as many as are worth storing together. Called in turn."""
         if sum(post.users for post in self._waiting) < _FEW:
             # Whose request has arrived joins this batch; on one core the inbox would answer before anybody else ran.
-            let_arrive()
+            poll_event_loop()
         posts = self._take()
         try:
             self._store(posts)
@@ -337,11 +337,11 @@ class Broadcaster:
             # The answer is stored with the notification, so before its delivery: as it will be unless somebody comes or
             # goes just now, in which case it is amended.
             audience = self._sessions.connections_of(broadcast.user_ids)
-            expected = Reach(audience.users, len(audience.connections))
+            expected = DeliveryCount(audience.users, len(audience.connections))
             claim = Claim(broadcast.key, broadcast.digest, expected.encode())
         return Entry(broadcast.user_ids, broadcast.notification, broadcast.ttl_s, claim)
 
-    def _settle(self, key: str, kept: bytes, reach: Reach, offset: int) -> bytes:
+    def _settle(self, key: str, kept: bytes, reach: DeliveryCount, offset: int) -> bytes:
         """Keep the true answer, where the expected one has turned out wrong; return it."""
         answer = reach.encode()
         if answer != kept:
@@ -364,10 +364,10 @@ def _let_recover(connections: Sequence[Connection]) -> None:
     """Close these connections' transports: their clients come back, and go on from where they got to."""
     if connections:
         _log.warning("away from the store for too long: %d connections come back to recover", len(connections))
-    turn = Turn()
+    time_slice = TimeSlice()
     for connection in connections:
-        connection.engine.close(reason="recovers from its inbox")
-        turn.give_way()
+        connection.eio_socket.close(reason="recovers from its inbox")
+        time_slice.maybe_yield()
 
 
 def _nothing(head: int) -> None:
@@ -379,24 +379,24 @@ def _tell(posts: Sequence[_Post], error: InboxUnavailable) -> None:
         post.error = error
 
 
-def reached(audience: Audience, missed: frozenset[Connection], everywhere: Reach | None = None) -> Reach:
+def reached(audience: Audience, missed: frozenset[Connection], everywhere: DeliveryCount | None = None) -> DeliveryCount:
     """Return how many users and connections were written to, given the connections that could not be.
 
     audience: those of this node. everywhere: over all nodes, where there are several.
     """
-    reach = everywhere or Reach(audience.users, len(audience.connections))
+    reach = everywhere or DeliveryCount(audience.users, len(audience.connections))
     lost = missed.intersection(audience.connections) if missed else missed
     if not lost:
         return reach
     whole = {connection.user_id for connection in lost} - {
         connection.user_id for connection in audience.connections if connection not in lost
     }
-    return Reach(max(0, reach.users - len(whole)), max(0, reach.connections - len(lost)))
+    return DeliveryCount(max(0, reach.users - len(whole)), max(0, reach.connections - len(lost)))
 
 
 def _repeated(broadcast: Broadcast, repeat: Repeat, answer: bytes) -> Result:
     if repeat.digest == broadcast.digest:
-        reach = Reach.decode(answer)
+        reach = DeliveryCount.decode(answer)
         return Report(reach.users, reach.connections, broadcast.requested_users, repeat.offset)
     return RequestError(
         422,

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from socket_server import log
 from socket_server.inbox.inbox import Inbox, InboxUnavailable
-from socket_server.transport import packets
-from socket_server.transport.connection import Connection
-from socket_server.transport.packets import Packet
+from socket_server.transport.socketio import packets
+from socket_server.transport.socketio.connection import Connection
+from socket_server.transport.socketio.packets import Packet
 
 _log = log.logger("Socket.IO")
 
@@ -41,10 +41,10 @@ class Recovery:
                 connection.release()
         except InboxUnavailable as error:
             _log.error("closed: cannot recover sid=%s: %s", connection.sid, error)
-            connection.engine.close(reason="inbox unavailable")
+            connection.eio_socket.close(reason="inbox unavailable")
         except Exception:
             _log.exception("unexpected error while recovering sid=%s", connection.sid)
-            connection.engine.close(reason="server error")
+            connection.eio_socket.close(reason="server error")
 
     def _replay(self, connection: Connection, user_id: str, after: int, until: int, greet: Greeting) -> bool:
         """Return whether all of it has been sent: on a connection that ends before, nothing live may follow what was."""
@@ -58,12 +58,12 @@ class Recovery:
             left -= len(page.notifications)
             if left <= 0 or not page.notifications:
                 break
-            if not connection.engine.wait_until_sent():
+            if not connection.eio_socket.wait_until_sent():
                 return False
             page = self._inbox.since(user_id, page.notifications[-1].offset, until, PAGE, PAGE_BYTES)
             if not page.complete:
                 _log.info("closed: too slow for its replay, sid=%s", connection.sid)
-                connection.engine.close(reason="too slow for its replay")
+                connection.eio_socket.close(reason="too slow for its replay")
                 return False
             prepared = []
         return not connection.gone

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from socket_server import log
-from socket_server.transport.connection import Connection
+from socket_server.transport.socketio.connection import Connection
 
 _log = log.logger("SessionManager")
 

@@ -1,2 +1,4 @@
-"""The wire: bytes in, bytes out. Pure codecs (frames, packets) below; sockets, sessions of Engine.IO and the Socket.IO
-server above them. The upstream Engine.IO and Socket.IO servers are subclassed here and nowhere else."""
+"""The wire: HTTP connections, Engine.IO sessions and the Socket.IO server. Codecs are pure; sockets are outside them.
+
+The upstream Engine.IO and Socket.IO servers are subclassed in this package and nowhere else.
+"""

@@ -40,7 +40,7 @@ PATIENCE_S = 30.0
 # polling all the same (engine.io-client 6.6). Only the silence brings it back: after 4 s here, 85 s by default.
 HEARTBEAT = {"PING_INTERVAL": 1, "PING_TIMEOUT": 3}
 
-KEEPER = "socket_server.inbox.keeper"
+KEEPER = "socket_server.inbox.sqlite.storage_process"
 
 
 @dataclass(slots=True)

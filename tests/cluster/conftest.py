@@ -11,13 +11,13 @@ from socket_server.cluster.feed import Feed
 from socket_server.cluster.redis_registry import RedisRegistry
 from socket_server.errors import ClusterUnavailable
 from socket_server.inbox.inbox import Retention
-from socket_server.inbox.redis import RedisInbox
+from socket_server.inbox.redis.store import RedisInbox
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.notifications.notification import Broadcast
 from socket_server.sessions import SessionManager
-from socket_server.transport.connection import Connection
-from socket_server.transport.gate import Gate
-from socket_server.transport.origins import Origins
+from socket_server.transport.engineio.gate import Gate
+from socket_server.transport.engineio.origins import Origins
+from socket_server.transport.socketio.connection import Connection
 from tests.clients.official import Network
 from tests.redis_servers import RunningRedis
 from tests.servers import wait_for

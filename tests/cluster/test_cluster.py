@@ -12,8 +12,8 @@ import redis.sentinel
 import requests
 import websocket
 
-from socket_server.inbox.redis import TIMEOUT_S
-from socket_server.inbox.redis_scripts import PREFIX
+from socket_server.inbox.redis.scripts import PREFIX
+from socket_server.inbox.redis.store import TIMEOUT_S
 from tests.cluster.nodes import Cluster
 from tests.integration.protocol import TRANSPORTS, Client, client
 from tests.redis_servers import RunningRedis

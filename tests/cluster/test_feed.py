@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from socket_server.errors import Unavailable
-from socket_server.inbox import redis as store
 from socket_server.inbox.inbox import Entry
-from socket_server.inbox.redis_scripts import LOG
+from socket_server.inbox.redis import store
+from socket_server.inbox.redis.scripts import LOG
 from tests.cluster.conftest import Node, Nodes
 from tests.redis_servers import RunningRedis
 from tests.servers import wait_for

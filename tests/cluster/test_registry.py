@@ -9,9 +9,9 @@ import pytest
 from socket_server.cluster import scripts
 from socket_server.cluster.registry import CROWDED_OUT, REPLACED, SIGNED_OUT, ClusterStats, LocalRegistry
 from socket_server.errors import ClusterUnavailable
-from socket_server.inbox.redis_scripts import PREFIX
+from socket_server.inbox.redis.scripts import PREFIX
 from socket_server.sessions import SessionManager, Stats
-from socket_server.transport.gate import CROWDED, Request
+from socket_server.transport.engineio.gate import CROWDED, Request
 from tests.cluster.conftest import Nodes
 from tests.redis_servers import RunningRedis
 from tests.servers import wait_for

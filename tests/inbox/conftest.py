@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from socket_server.inbox.embedded import EmbeddedInbox
 from socket_server.inbox.inbox import MICROSECONDS, Clock, Inbox, Retention
 from socket_server.inbox.memory import MemoryInbox
-from socket_server.inbox.redis import RedisInbox
-from socket_server.inbox.sqlite import SqliteInbox
+from socket_server.inbox.redis.store import RedisInbox
+from socket_server.inbox.sqlite.client import SqliteClient
+from socket_server.inbox.sqlite.file import SqliteFile
 from tests.redis_servers import RunningRedis
 
 KINDS = ("memory", "sqlite", "embedded", "redis")
@@ -64,10 +64,10 @@ class Store:
             case "memory":
                 return MemoryInbox(retention, **clocked)
             case "sqlite":
-                return SqliteInbox(path, retention, **clocked, index_at=30)
+                return SqliteFile(path, retention, **clocked, index_at=30)
             case "embedded":
                 assert clock is None
-                return EmbeddedInbox(path, retention)
+                return SqliteClient(path, retention)
         assert self._server is not None
         return RedisInbox(self._server.url, retention, **clocked)
 

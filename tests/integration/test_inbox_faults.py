@@ -23,7 +23,7 @@ import pytest
 import requests
 
 from socket_server.inbox.inbox import Entry, Retention
-from socket_server.inbox.sqlite import SqliteInbox
+from socket_server.inbox.sqlite.file import SqliteFile
 from tests.integration.conftest import Opens
 from tests.integration.protocol import Client
 from tests.servers import API_KEY, RunningServer, mint, running, wait_for
@@ -214,7 +214,7 @@ def keeper_of(server: RunningServer) -> int | None:
     for worker in children(server.process.pid):
         for pid in children(worker):
             with contextlib.suppress(OSError):
-                if b"socket_server.inbox.keeper" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if b"socket_server.inbox.sqlite.storage_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     return pid
     return None
 
@@ -364,7 +364,7 @@ def _delete_while_it_runs(stage: Stage, path: Path, pattern: str) -> None:
     assert other.sign_in({"token": mint("ada"), "lastId": before})["recovered"] is False
     # What was said was stored in the file that is there: whoever opens that next finds it.
     scene.server.stop(signal.SIGKILL)
-    store = SqliteInbox(str(path), Retention())
+    store = SqliteFile(str(path), Retention())
     page = wait_for(lambda: store.since("ada", 0, None, 10, 10_000))
     assert [str(each.offset) for each in page.notifications] == [each["id"] for each in scene.answered]
     store.close()
@@ -494,7 +494,7 @@ def _is_locked(path: Path) -> Mend:
 def starts_without(stage: Stage, path: Path, spoil: Callable[[Path], Mend], reason: str) -> None:
     """A server starts though its inbox cannot be opened, and uses what is in there once it can."""
     path.parent.mkdir(parents=True)
-    store = SqliteInbox(str(path), Retention())
+    store = SqliteFile(str(path), Retention())
     store.open()
     before = [store.append([Entry(("ada",), b'{"title":"before"}')], None).outcomes[0] for _ in range(3)]
     store.close()

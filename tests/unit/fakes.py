@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from socket_server.transport.connection import Connection
-from socket_server.transport.handshake import Handshake
+from socket_server.transport.engineio.handshake import Handshake
+from socket_server.transport.socketio.connection import Connection
 
 _numbers = itertools.count()
 

@@ -11,7 +11,7 @@ from socket_server import health as module
 from socket_server.errors import InboxUnavailable
 from socket_server.health import Checks, Health
 from socket_server.inbox.inbox import Retention
-from socket_server.inbox.sqlite import SqliteInbox
+from socket_server.inbox.sqlite.file import SqliteFile
 
 
 class Part:
@@ -135,7 +135,7 @@ def test_an_error_of_the_programs_own_is_not_taken_for_an_answer() -> None:
 def test_a_real_inbox_is_well_again_as_soon_as_it_can_be_written(tmp_path: Path) -> None:
     away: Callable[[], object] = (tmp_path / "data").unlink
     (tmp_path / "data").touch()  # a file where its directory should be
-    inbox = SqliteInbox(str(tmp_path / "data" / "inbox.db"), Retention())
+    inbox = SqliteFile(str(tmp_path / "data" / "inbox.db"), Retention())
     health = Health({"inbox": inbox.check})
     checks = health.checks()
     assert not checks.good

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from socket_server.inbox import stores
-from socket_server.inbox.embedded import EmbeddedInbox
 from socket_server.inbox.inbox import Retention
 from socket_server.inbox.memory import MemoryInbox
-from socket_server.inbox.redis import RedisInbox
+from socket_server.inbox.redis.store import RedisInbox
+from socket_server.inbox.sqlite.client import SqliteClient
 
 RETENTION = Retention()
 
@@ -35,7 +35,7 @@ def test_each_scheme_names_its_store() -> None:
 )
 def test_a_sqlite_url_names_a_file(tmp_path: Path, written: str, name: str) -> None:
     inbox = stores.make(f"sqlite:///{tmp_path}/{written}", RETENTION)
-    assert isinstance(inbox, EmbeddedInbox)
+    assert isinstance(inbox, SqliteClient)
     inbox.open()
     try:
         assert [each.name for each in tmp_path.iterdir() if each.suffix == ".db"] == [name]

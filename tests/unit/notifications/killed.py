@@ -21,8 +21,8 @@ from socket_server.inbox.memory import MemoryInbox  # noqa: E402
 from socket_server.notifications.broadcaster import Broadcaster  # noqa: E402
 from socket_server.notifications.notification import Broadcast  # noqa: E402
 from socket_server.sessions import SessionManager  # noqa: E402
-from socket_server.transport.connection import Connection  # noqa: E402
-from socket_server.transport.fanout import Delivery, FanOut  # noqa: E402
+from socket_server.transport.socketio.connection import Connection  # noqa: E402
+from socket_server.transport.socketio.fanout import Delivery, FanOut  # noqa: E402
 from tests.unit.fakes import RecordingSession, connection  # noqa: E402
 
 USERS = 1_500

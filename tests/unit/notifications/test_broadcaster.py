@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from socket_server.errors import RequestError
-from socket_server.inbox.embedded import EmbeddedInbox
-from socket_server.inbox.inbox import Appended, Entry, Inbox, InboxUnavailable, Page, Reach, Record, Retention
+from socket_server.inbox.inbox import Appended, DeliveryCount, Entry, Inbox, InboxUnavailable, Page, Record, Retention
 from socket_server.inbox.memory import MemoryInbox
-from socket_server.inbox.sqlite import SqliteInbox
+from socket_server.inbox.sqlite.client import SqliteClient
+from socket_server.inbox.sqlite.file import SqliteFile
 from socket_server.notifications.broadcaster import Broadcaster, Report, Result
 from socket_server.notifications.notification import Broadcast
 from socket_server.sessions import SessionManager
-from socket_server.transport import packets
+from socket_server.transport.socketio import packets
 from tests.servers import ROOT
 from tests.unit.fakes import RecordingSession, connection
 
@@ -189,7 +189,7 @@ def test_broadcasts_sent_together_are_delivered_in_their_order_and_reported_each
 
 
 def test_many_publishers_at_once_leave_every_connection_with_growing_offsets(tmp_path: Path) -> None:
-    inbox = EmbeddedInbox(str(tmp_path / "inbox.db"), Retention())
+    inbox = SqliteClient(str(tmp_path / "inbox.db"), Retention())
     try:
         broadcaster, recorded = online(*(str(number % 10) for number in range(30)), inbox=inbox)
         reports: list[int] = []
@@ -274,7 +274,7 @@ def test_an_inbox_that_fails_is_told_to_every_publisher_and_nothing_is_delivered
 
 def test_a_store_that_cannot_be_opened_accepts_nothing(tmp_path: Path) -> None:
     (tmp_path / "a file").touch()
-    inbox = SqliteInbox(str(tmp_path / "a file" / "inbox.db"), Retention())
+    inbox = SqliteFile(str(tmp_path / "a file" / "inbox.db"), Retention())
     sessions = SessionManager(max_per_user=20)
     added, session = connection()
     sessions.add("1", added)
@@ -287,7 +287,7 @@ def test_a_store_that_cannot_be_opened_accepts_nothing(tmp_path: Path) -> None:
 
 def test_what_another_process_has_stored_is_delivered_before_what_is_stored_now(tmp_path: Path) -> None:
     path = str(tmp_path / "inbox.db")
-    inbox, other = SqliteInbox(path, Retention()), SqliteInbox(path, Retention())
+    inbox, other = SqliteFile(path, Retention()), SqliteFile(path, Retention())
     broadcaster, recorded = online("1", "2", inbox=inbox)
     other.open()
     foreign = [other.append([Entry((user,), b'{"from":"other"}')]).outcomes[0] for user in ("1", "2", "1", "nobody")]
@@ -348,7 +348,7 @@ def test_the_oldest_connection_gives_way_to_one_too_many() -> None:
     added, _ = connection()
     _, evicted = broadcaster.admit("1", added)
     assert evicted is not None
-    assert evicted.engine is recorded["1"][0]
+    assert evicted.eio_socket is recorded["1"][0]
 
 
 # Idempotency keys
@@ -373,11 +373,11 @@ def test_a_repeat_gets_the_counts_that_were_true_and_not_those_expected() -> Non
 
 def test_a_repeat_after_a_restart_gets_the_first_answer(tmp_path: Path) -> None:
     path = str(tmp_path / "inbox.db")
-    inbox = SqliteInbox(path, Retention())
+    inbox = SqliteFile(path, Retention())
     broadcaster, _ = online("1", "2", broken=("2",), inbox=inbox)
     first = broadcaster.send(broadcast("1", "2", key="key"))
     inbox.close()
-    inbox = SqliteInbox(path, Retention())
+    inbox = SqliteFile(path, Retention())
     broadcaster, recorded = online("1", inbox=inbox)
     assert broadcaster.send(broadcast("1", "2", key="key")) == first
     assert recorded["1"][0].events == []
@@ -458,8 +458,8 @@ def test_a_key_is_free_again_after_a_failure() -> None:
 
 
 def test_what_a_key_keeps_is_read_again() -> None:
-    assert Reach.decode(Reach(3, 5).encode()) == Reach(3, 5)
-    assert Reach.decode(b"[3,5,8]") == Reach(3, 5)
+    assert DeliveryCount.decode(DeliveryCount(3, 5).encode()) == DeliveryCount(3, 5)
+    assert DeliveryCount.decode(b"[3,5,8]") == DeliveryCount(3, 5)
 
 
 # Where the inbox's answer is lost
@@ -484,7 +484,7 @@ class Forgetful:
 
 @pytest.fixture
 def forgetful(tmp_path: Path) -> Forgetful:
-    return Forgetful(SqliteInbox(str(tmp_path / "inbox.db"), Retention()))
+    return Forgetful(SqliteFile(str(tmp_path / "inbox.db"), Retention()))
 
 
 def test_what_was_stored_unheard_goes_out_before_its_repeat_is_answered(forgetful: Forgetful) -> None:

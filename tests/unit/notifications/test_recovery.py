@@ -10,13 +10,13 @@ import pytest
 
 from socket_server.inbox.inbox import MICROSECONDS, Inbox, Retention, Stored
 from socket_server.inbox.memory import MemoryInbox
-from socket_server.inbox.sqlite import SqliteInbox
+from socket_server.inbox.sqlite.file import SqliteFile
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.notifications.notification import Broadcast
 from socket_server.notifications.recovery import PAGE, PAGE_BYTES, Recovery
 from socket_server.sessions import SessionManager
-from socket_server.transport.connection import Connection
-from socket_server.transport.packets import Packet, encode_event
+from socket_server.transport.socketio.connection import Connection
+from socket_server.transport.socketio.packets import Packet, encode_event
 from tests.unit.fakes import RecordingSession, connection
 
 USER = "ada"
@@ -335,7 +335,7 @@ def corrupt(path: Path) -> None:
 
 def test_an_inbox_that_fails_closes_the_transport_before_any_greeting(tmp_path: Path) -> None:
     path = tmp_path / "inbox.db"
-    server = Server(SqliteInbox(str(path), Retention()))
+    server = Server(SqliteFile(str(path), Retention()))
     start = server.broadcaster.head
     server.send()
     joined = server.join()
@@ -348,7 +348,7 @@ def test_an_inbox_that_fails_closes_the_transport_before_any_greeting(tmp_path: 
 
 def test_an_inbox_that_fails_between_two_pages_closes_the_transport(tmp_path: Path) -> None:
     path = tmp_path / "inbox.db"
-    server = Server(SqliteInbox(str(path), Retention()))
+    server = Server(SqliteFile(str(path), Retention()))
     start = server.broadcaster.head
     missed = [server.send() for _ in range(2 * PAGE)]
     joined = server.join()

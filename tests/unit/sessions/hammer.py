@@ -29,8 +29,8 @@ def check(manager: Any) -> None:
             assert (connection.sid, connection.user_id) == (sid, user)
 
 
-def run(give_way: Callable[[], object]) -> int:
-    """Return how many connections were evicted. give_way: lets others run, now and then."""
+def run(maybe_yield: Callable[[], object]) -> int:
+    """Return how many connections were evicted. maybe_yield: lets others run, now and then."""
     from socket_server.sessions import SessionManager
     from tests.unit.fakes import connection
 
@@ -73,7 +73,7 @@ def run(give_way: Callable[[], object]) -> int:
                     assert (stats.connected_users == 0) == (stats.total_connections == 0)
                 if step % 50 == 0:
                     check(manager)
-                    give_way()
+                    maybe_yield()
         except Exception as error:
             faults.append(f"worker {number}: {error!r}")
         evictions.append(evicted_here)

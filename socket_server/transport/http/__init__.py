@@ -1,0 +1,1 @@
+"""One HTTP connection: its codec, its life, and its handover to another worker."""
