@@ -12,7 +12,7 @@ from socket_server.api import broadcast, connections, cors, errors, monitoring, 
 from socket_server.api import inbox as inbox_api
 from socket_server.api.authorization import Authorization
 from socket_server.api.broadcast import WsgiResponse
-from socket_server.auth.keys import RemoteKeySet
+from socket_server.auth.remote_keys import RemoteKeySet
 from socket_server.auth.tokens import TokenVerifier
 from socket_server.cluster.registry import LocalRegistry, Registry, unique
 from socket_server.config import Settings
@@ -50,6 +50,7 @@ class Services:
     inbox: Inbox
     registry: Registry
     feed: "Feed | None"  # where this is one node of several
+    remote_keys: RemoteKeySet | None  # None: JWT_JWKS_URL is not set
     deadlines: Deadlines
     gate: Gate
     judge_head: Callable[[dict[str, Any]], tuple[int, WsgiResponse | None]]
@@ -59,6 +60,8 @@ class Services:
         self.registry.stop()
         if self.feed is not None:
             self.feed.stop()
+        if self.remote_keys is not None:
+            self.remote_keys.stop()
         self.inbox.close()
 
 
@@ -88,15 +91,16 @@ def create_app(settings: Settings | None = None) -> Flask:
     start = clock_us() if head is None else head
     broadcaster = Broadcaster(sessions, inbox, start, FanOut(_ring(settings)), certain=known)
     deadlines = Deadlines()
-    verifier = TokenVerifier(settings, RemoteKeySet(settings.jwt_jwks_url) if settings.jwt_jwks_url else None)
+    remote_keys = RemoteKeySet(settings.jwt_jwks_url) if settings.jwt_jwks_url else None
+    verifier = TokenVerifier(settings, remote_keys)
 
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     authorization = Authorization(settings)
     endpoint = broadcast.Endpoint(settings, authorization, broadcaster, origins)
     app.extensions["socket_server"] = Services(
-        settings, sessions, broadcaster, inbox, registry, feed, deadlines, gate, endpoint.judge_head
+        settings, sessions, broadcaster, inbox, registry, feed, remote_keys, deadlines, gate, endpoint.judge_head
     )
-    health = Health({"inbox": inbox.check} | ({"registry": registry.check, "feed": feed.check} if feed is not None else {}))
+    health = Health(_checks(inbox, registry, feed, remote_keys))
     errors.register(app)
     cors.register(app, origins)
     app.register_blueprint(monitoring.blueprint(sessions, registry, health, lambda: gate.draining, authorization))
@@ -134,6 +138,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     events = ConnectionEvents(settings, verifier, sessions, registry, broadcaster, Recovery(inbox), deadlines, gate.failed)
     events.register(socketio)
     registry.start(events.end)
+    if remote_keys is not None:
+        remote_keys.start()
     if feed is not None:
         feed.start(broadcaster, None if known else lambda: broadcaster.start_at(inbox.open()))
     _announce(settings, inbox)
@@ -157,6 +163,18 @@ def _join(settings: Settings, sessions: SessionManager, gate: Gate) -> "tuple[Re
     registry = RedisRegistry(settings.redis_url, sessions, node, settings.max_connections_per_user, gate)
     gate.on_failed, gate.on_counted = registry.failed, registry.counted
     return registry, Feed(settings.redis_url, node, registry)
+
+
+def _checks(
+    inbox: Inbox, registry: Registry, feed: "Feed | None", remote_keys: RemoteKeySet | None
+) -> dict[str, Callable[[], None]]:
+    """Return the health check of each part outside this process, by its name in /health."""
+    checks: dict[str, Callable[[], None]] = {"inbox": inbox.check}
+    if feed is not None:
+        checks |= {"registry": registry.check, "feed": feed.check}
+    if remote_keys is not None:
+        checks["keys"] = remote_keys.check
+    return checks
 
 
 def _ring(settings: Settings) -> Ring | None:

@@ -99,7 +99,8 @@ def key_set(settings: Settings) -> Finding:
     """Does the JWK Set answer, with keys that can be used?"""
     import requests
 
-    from socket_server.auth.keys import fetch_json, public_keys
+    from socket_server.auth.jwk_set import public_keys
+    from socket_server.auth.remote_keys import fetch_json
 
     try:
         keys = public_keys(fetch_json(settings.jwt_jwks_url))

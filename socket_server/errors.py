@@ -7,6 +7,7 @@ SocketServerError
     Unavailable            a part outside this process cannot do its work now: why, and what to do
         InboxUnavailable   the inbox
         ClusterUnavailable the way to the other nodes
+        KeysUnavailable    the keys of the identity provider
 """
 
 from collections.abc import Sequence
@@ -58,3 +59,7 @@ class InboxUnavailable(Unavailable):
 
 class ClusterUnavailable(Unavailable):
     """The other nodes cannot be reached now: what holds for all of them is not known."""
+
+
+class KeysUnavailable(Unavailable):
+    """The keys of the identity provider cannot be fetched now: a token is neither valid nor invalid."""

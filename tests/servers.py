@@ -72,6 +72,11 @@ class RunningServer:
     def log(self) -> str:
         return self.log_file.read_text(errors="replace")
 
+    @property
+    def api_headers(self) -> dict[str, str]:
+        """The headers of a back end that has the API key."""
+        return {"Authorization": f"Bearer {self.api_key}"}
+
     def get(self, path: str, **options: Any) -> requests.Response:
         return self.session.get(self.url + path, timeout=10, **options)
 

@@ -1,1 +1,1 @@
-"""Who are you: tokens (verify them), credentials (find them in a handshake), keys of back ends."""
+"""Authentication: find the credentials of a connection, verify its token, and check the API keys of back ends."""

@@ -1,6 +1,6 @@
-"""Tokens: is this JWT good, whose is it and until when (RFC 7519, RFC 8725).
+"""Verify JSON Web Tokens, and mint them for development (RFC 7519, RFC 8725).
 
-Here: verifying and minting. Not here: finding the token in a handshake (credentials).
+Finding the token in a handshake is in credentials.py.
 """
 
 import base64
@@ -9,7 +9,7 @@ import json
 import re
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,28 +18,28 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import HMACAlgorithm
 from jwt.warnings import InsecureKeyLengthWarning
 
-from socket_server.auth.keys import KeySet, UnknownKeyError
+from socket_server.auth.remote_keys import KeySet, UnknownKeyError
+from socket_server.auth.user_ids import is_too_long, user_id_text
 from socket_server.config import HMAC_ALGORITHMS, Settings, algorithms_of_pem
 from socket_server.errors import AuthenticationError, ConfigError
 
-# Longer than any token an identity provider makes, short enough that parsing one costs nothing.
+# Longer than the tokens of common identity providers, and short enough that parsing one costs microseconds.
 MAX_TOKEN_CHARS = 16_384
 
 _HASHES = dict(zip(HMAC_ALGORITHMS, (HMACAlgorithm.SHA256, HMACAlgorithm.SHA384, HMACAlgorithm.SHA512), strict=True))
 
-# 2^53 - 1, the largest integer that JavaScript clients can read: some issuers write "never" as a far greater number.
+# 2^53 - 1, the largest integer that JavaScript reads exactly. Some issuers write "never" as a far greater number.
 _LATEST = 9_007_199_254_740_991
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _PARTS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*", re.ASCII)
 
-# Short secrets are warned about once, at start (Settings.warnings), not at every token.
+# Settings.warnings() reports a short secret once, at start. PyJWT would warn at every token.
 warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whom a verified token speaks for. expires_at: Unix seconds, None for a token without `exp`."""
+    """The user of a verified token. expires_at: Unix seconds; None if the token has no `exp`."""
 
     user_id: str
     expires_at: int | None
@@ -58,8 +58,8 @@ def expired_token() -> AuthenticationError:
 
 
 class _PreparedHmac(HMACAlgorithm):
-    """HMAC with secrets that have been looked at. Upstream looks at them anew for every token: whether they are keys of
-    another kind, or too short. That takes twice as long as all the rest."""
+    """HMAC with secrets that were checked once. PyJWT checks the kind and length of the secret for every token, which takes
+    twice as long as the rest of the verification."""
 
     def prepare_key(self, key: str | bytes) -> bytes:
         assert isinstance(key, bytes)
@@ -70,7 +70,7 @@ class _PreparedHmac(HMACAlgorithm):
 
 
 def _prepared(secrets: Sequence[str]) -> list[bytes]:
-    """Return HMAC keys. Raises ConfigError where a secret is a key of another kind: its public part might be known."""
+    """Return the HMAC keys. Raises ConfigError if a secret is a PEM or SSH key, whose public part may be known."""
     try:
         return [HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret) for secret in secrets]
     except jwt.InvalidKeyError as error:
@@ -78,10 +78,10 @@ def _prepared(secrets: Sequence[str]) -> list[bytes]:
 
 
 class TokenVerifier:
-    """Verifies tokens by the configured secrets, public key or JWK Set. Safe to call from any thread."""
+    """Verifies tokens by the configured secrets, public key or JWK Set. Thread-safe."""
 
     def __init__(self, settings: Settings, jwks: KeySet | None = None, clock: Callable[[], float] = time.time) -> None:
-        """jwks: the keys of JWT_JWKS_URL, where that is set. Raises ConfigError."""
+        """jwks: the keys behind JWT_JWKS_URL, None if that is not set. Raises ConfigError."""
         self._settings = settings
         self._signatures = jwt.PyJWS()
         for name, of_hash in _HASHES.items():
@@ -93,10 +93,10 @@ class TokenVerifier:
         self._clock = clock
 
     def verify(self, token: str) -> Identity:
-        """Return whom the token speaks for. May wait for the network where the keys are a JWK Set.
+        """Return the identity of a valid token. May wait up to FETCH_TIMEOUT_S for a JWK Set.
 
-        Raises AuthenticationError: invalid_format, invalid_token or expired_token; `internal` is the caller's, for
-        anything else that gets out of here.
+        Raises AuthenticationError (`invalid_format`, `invalid_token`, `expired_token`), or KeysUnavailable if the keys to
+        judge the token by cannot be fetched now.
         """
         header = decode_header(token)
         algorithm = header.get("alg")
@@ -107,28 +107,31 @@ class TokenVerifier:
             try:
                 return self._identity(self._claims(token, key, algorithm))
             except jwt.ExpiredSignatureError:
-                expired = True  # the signature is good under this key: no other key will do better
+                expired = True  # the signature is valid under this key, so no other key changes the result
                 break
             except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
                 continue
         raise expired_token() if expired else invalid_token()
 
-    def _keys(self, algorithm: str, header: dict[str, Any]) -> list[Any]:
-        """Return the keys that may have signed this token: the algorithm picks their kind, the `kid` one of a set."""
+    def _keys(self, algorithm: str, header: dict[str, Any]) -> Iterator[Any]:
+        """Yield the keys that may have signed this token: its algorithm selects the kind, its `kid` the key of a set.
+
+        The JWK Set comes last, so that a fetch that fails does not hide a key that is configured here.
+        """
         if algorithm in HMAC_ALGORITHMS:
-            return list(self._secrets)
-        keys: list[Any] = []
+            yield from self._secrets
+            return
         if self._public_key is not None and algorithm in algorithms_of_pem(self._settings.jwt_public_key):
-            keys.append(self._public_key)
+            yield self._public_key
         if self._jwks is not None:
             try:
-                keys += self._jwks.find(header.get("kid"), algorithm)
+                found = self._jwks.find(header.get("kid"), algorithm)
             except UnknownKeyError:
-                pass
-        return keys
+                return
+            yield from found
 
     def _claims(self, token: str, key: Any, algorithm: str) -> dict[str, Any]:
-        """Return the claims of a token that this key has signed, for this audience and by this issuer."""
+        """Return the claims of a token if its signature, audience and issuer are right; else raise."""
         claims = json.loads(self._signatures.decode_complete(token, key, [algorithm])["payload"])
         if not isinstance(claims, dict):
             raise jwt.InvalidTokenError("the claims are no object")
@@ -150,31 +153,19 @@ class TokenVerifier:
             raise jwt.ImmatureSignatureError
         claim = next((claims[name] for name in self._settings.jwt_user_claims if claims.get(name) is not None), None)
         user_id = user_id_text(claim)
-        if not user_id:
-            raise jwt.InvalidTokenError("no user id in the token")
+        if not user_id or is_too_long(user_id):
+            raise jwt.InvalidTokenError("no usable user id in the token")
         return Identity(user_id, expires_at)
 
 
 def numeric_date(value: Any) -> int:
     """Return a NumericDate (RFC 7519 section 2) in whole seconds.
 
-    Raises ValueError or OverflowError where it is none: such a token is invalid, not eternal.
+    Raises ValueError or OverflowError if it is none: such a token is invalid, not without expiry.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError("not a NumericDate")
     return min(int(value), _LATEST)
-
-
-def user_id_text(value: Any) -> str | None:
-    """Return a user id as the string it is compared by; None where the value cannot be one."""
-    if isinstance(value, str):
-        # Half of a surrogate pair cannot be told to the client: it is nobody's id.
-        return value if value.isascii() or not _SURROGATE.search(value) else None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return None
 
 
 def decode_header(token: str) -> dict[str, Any]:
@@ -185,7 +176,7 @@ def decode_header(token: str) -> dict[str, Any]:
     if len(token) > MAX_TOKEN_CHARS or not _PARTS.fullmatch(token):
         raise invalid_format()
     if any(len(part) % 4 == 1 for part in token.split(".")):
-        raise invalid_format()  # four characters are three bytes; a fifth alone is none
+        raise invalid_format()  # base64: 4 characters are 3 bytes; a remainder of 1 character is impossible
     encoded = token.partition(".")[0]
     try:
         header = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
@@ -197,7 +188,10 @@ def decode_header(token: str) -> dict[str, Any]:
 
 
 def mint(user_id: str, secret: str, settings: Settings, lifetime_s: int, now: float) -> str:
-    """Return a token for a user, signed with an HMAC secret as this server's own settings ask for it."""
+    """Return a token that this server accepts under its own settings, signed with an HMAC secret.
+
+    lifetime_s: seconds from `now` (Unix seconds) to its expiry.
+    """
     algorithm = next((name for name in settings.jwt_algorithms if name in HMAC_ALGORITHMS), HMAC_ALGORITHMS[0])
     claims: dict[str, Any] = {settings.jwt_user_claims[0]: user_id, "iat": int(now), "exp": int(now) + lifetime_s}
     if settings.jwt_audience:

@@ -1,4 +1,4 @@
-"""Socket.IO handlers: the edge where a connection comes in."""
+"""The Socket.IO event handlers: the edge that a connection meets first."""
 
 from socket_server.events.handlers import ConnectionEvents
 

@@ -1,4 +1,4 @@
-"""The life of a connection: connect, authenticate, expire, disconnect (contract, sections 3 and 4)."""
+"""The life of a connection: connect, authenticate, expire, disconnect (docs/protocol.md, "Authentication", "Events")."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from socket_server.auth.credentials import Credentials
 from socket_server.auth.tokens import Identity, TokenVerifier, expired_token
 from socket_server.cluster.registry import CROWDED_OUT, REPLACED, Registry
 from socket_server.config import Settings
-from socket_server.errors import AuthenticationError, InboxUnavailable
+from socket_server.errors import AuthenticationError, Unavailable
 from socket_server.notifications import positions
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.notifications.positions import Position
@@ -24,13 +24,12 @@ from socket_server.transport.socketio.server import SocketIO
 
 _log = log.logger("Socket.IO")
 
-# A token may say that it expires in a thousand years; a deadline that far away is as good as none, and within what every
-# clock of the system can hold.
+# A token that expires later than this gets no deadline: the system's clocks cannot hold every date that a token can name.
 _MAX_DEADLINE_S = 10 * 365 * 86_400
 
 
 class ConnectionEvents:
-    """The handlers of the default namespace."""
+    """The event handlers of the default namespace."""
 
     def __init__(
         self,
@@ -43,7 +42,7 @@ class ConnectionEvents:
         deadlines: Deadlines,
         failed: Callable[[str], None],
     ) -> None:
-        """failed: told the address of every failed authentication."""
+        """failed: called with the client's address at every failed authentication."""
         self._settings = settings
         self._verifier = verifier
         self._sessions = sessions
@@ -65,7 +64,7 @@ class ConnectionEvents:
         self._in_background = socketio.server.eio.in_background
 
     def connect(self, connection: Connection, auth: Any = None) -> None:
-        """Authenticate by what the handshake carried, or give the client AUTH_TIMEOUT to send `auth`."""
+        """Authenticate by the credentials of the handshake; without any, wait AUTH_TIMEOUT for the event `auth`."""
         handshake = connection.handshake
         assert handshake is not None
         _log.info("connected sid=%s transport=%s address=%s", connection.sid, connection.transport, connection.address)
@@ -80,7 +79,7 @@ class ConnectionEvents:
             )
 
         connection.position = positions.of_handshake(auth)
-        # Before the credentials are looked at: verifying them may wait for an identity provider.
+        # Before the verification, which may wait for an identity provider.
         self._end_after(connection, self._settings.auth_timeout_s, auth_timeout())
         self._authenticate(connection, find)
 
@@ -90,19 +89,19 @@ class ConnectionEvents:
         self._authenticate(connection, lambda: credentials.from_event(data))
 
     def ping(self, connection: Connection, *_: Any) -> None:
-        """The event `ping`: answered by `pong`, and by an acknowledgement where one is asked for."""
-        # Clients take an event's last string for a recovery offset; null keeps its name from being one.
+        """The event `ping`: answered by the event `pong`, and by an acknowledgement if the client asks for one."""
+        # The client stores the last element of an event as its recovery offset if that is a string, so it must not be one.
         connection.emit("pong", None)
 
     def disconnected(self, connection: Connection, reason: str) -> None:
-        """Whatever ended it: forget the connection."""
+        """Forget a connection that has ended, for any reason."""
         if connection.deadline is not None:
             connection.deadline.cancel()
         user_id = self._sessions.remove(connection)
         _log.info("disconnected sid=%s user=%s reason=%s", connection.sid, user_id, reason)
 
     def _authenticate(self, connection: Connection, find: Callable[[], Credentials | None]) -> None:
-        """Register the connection, or refuse and disconnect it, or leave it as it is where it brought no credentials."""
+        """Register the connection, or refuse it; without credentials leave it as it is."""
         try:
             found = find()
             if found is not None:
@@ -111,9 +110,10 @@ class ConnectionEvents:
             if connection.attributable:
                 self._failed(connection.address)
             self._refuse(connection, error)
-        except InboxUnavailable as error:
-            _log.error("closed: cannot recover sid=%s: %s", connection.sid, error)
-            connection.eio_socket.close(reason="inbox unavailable")  # it comes back and tries again
+        except Unavailable as error:
+            # Neither the token nor the client is at fault. Closing the transport makes the client reconnect and try again.
+            _log.error("closed: cannot authenticate sid=%s: %s", connection.sid, error)
+            connection.eio_socket.close(reason="temporarily unavailable")
         except Exception:
             _log.exception("unexpected error while authenticating sid=%s", connection.sid)
             self._refuse(connection, AuthenticationError("Authentication failed", "internal"))
@@ -127,8 +127,8 @@ class ConnectionEvents:
 
     def _admit(self, connection: Connection, identity: Identity) -> None:
         if connection.gone:
-            return  # it left while its token was being verified
-        # Before the rest, which may wait for Redis: AUTH_TIMEOUT has been met.
+            return  # it ended while its token was being verified
+        # Replace AUTH_TIMEOUT first: the rest may wait for Redis.
         if identity.expires_at is None:
             self._end_after(connection, None, expired_token())
         else:
@@ -138,21 +138,21 @@ class ConnectionEvents:
         if connection.user_id is None:
             self._begin(connection, identity, position)
         else:
-            # A refresh: it is live, or is being brought up to date, and misses nothing.
+            # A token refresh: the connection is live or recovering, so nothing needs to be replayed.
             self._broadcaster.in_turn(lambda head: connection.deliver([_success(identity, head, recovered=True)]))
 
     def _begin(self, connection: Connection, identity: Identity, position: Position | None) -> None:
-        """Register a connection, and send it what it has missed, before anything new."""
+        """Register a connection, and replay what it missed before any live notification."""
         self._end_half_open(connection, identity.user_id)
         if position is not None and position.after is not None and position.after > self._broadcaster.head:
-            self._broadcaster.catch_up()  # it comes from a process that is a little ahead of this one
+            self._broadcaster.catch_up()  # the offset comes from another process that has delivered more than this one
             if connection.gone:
                 return
         connection.hold()
         head, evicted = self._broadcaster.admit(identity.user_id, connection)
         if evicted is not None:
             self._refuse(evicted, too_many_connections())
-        # Meanwhile what is broadcast to it waits in line.
+        # Live notifications are held until the replay is complete.
         self._registry.settle(connection)
         after = None if position is None else position.within(head)
         if after is None or after == head:
@@ -163,19 +163,19 @@ class ConnectionEvents:
         def greet(*, recovered: bool, replayed: int) -> Packet:
             return _success(identity, head, recovered, replayed)
 
-        # In the background: meanwhile the client's packets are read, its heartbeats among them.
+        # In another greenlet, so that the client's packets, heartbeats included, are read during the replay.
         self._in_background(self._recovery.run, connection, identity.user_id, after, head, greet)
 
     def _end_half_open(self, connection: Connection, user_id: str) -> None:
-        """End the connections that this client has left: it came back before anybody noticed their death."""
+        """Close half-open connections of this client: it reconnected before the server noticed that they are dead."""
         for other in self._sessions.connections_of([user_id]).connections:
             if other.pid == connection.pid and other is not connection:
                 self.end(other, REPLACED)
 
     def end(self, connection: Connection, why: str) -> None:
-        """End a connection for one of the registry's reasons."""
+        """End a connection. why: one of the reasons in cluster/registry.py."""
         if why == REPLACED:
-            _log.info("half-open sid=%s gives way to its client's new connection", connection.sid)
+            _log.info("closed: half-open, replaced by a new connection of its client, sid=%s", connection.sid)
             self._sessions.remove(connection)
             connection.eio_socket.close(reason="replaced by its own reconnection")
         else:
@@ -189,7 +189,7 @@ class ConnectionEvents:
         self._disconnect(connection)
 
     def _end_after(self, connection: Connection, delay_s: float | None, error: AuthenticationError) -> None:
-        """Set what ends this connection if nothing else does, in place of what was set before."""
+        """Replace the deadline at which this connection is refused with `error`. delay_s None: no deadline."""
         if connection.deadline is not None:
             connection.deadline.cancel()
             connection.deadline = None

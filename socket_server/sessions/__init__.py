@@ -1,4 +1,4 @@
-"""Who is connected where."""
+"""Which connections each user has in this worker."""
 
 from socket_server.sessions.manager import Audience, SessionManager, Stats
 

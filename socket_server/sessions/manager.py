@@ -1,7 +1,7 @@
-"""Who is connected to this process right now: user -> connections, and connection -> user (its user_id), both O(1).
+"""The session registry: the connections of each user in this worker, and the user of each connection. Both are O(1).
 
-Here: adding, finding, removing. Not here: delivery (notifications) or authentication (events). Thread-safe, for threads and
-greenlets: each method takes the lock once and calls nobody while holding it.
+Here: adding, finding, removing connections. Not here: delivery (notifications/) and authentication (events/).
+Thread-safe, for threads and greenlets: each method takes the lock once and calls nothing while it holds the lock.
 """
 
 import threading
@@ -18,13 +18,13 @@ _log = log.logger("SessionManager")
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """How many are connected. Only authenticated connections count."""
+    """Numbers of users and connections. Only authenticated connections count."""
 
     connected_users: int
     total_connections: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return the body of GET /stats; the average is not rounded."""
+        """Return the body of GET /stats. The average is not rounded."""
         average = self.total_connections / self.connected_users if self.connected_users else 0
         return {
             "connectedUsers": self.connected_users,
@@ -35,7 +35,7 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """Who a broadcast reaches: so many users, by these connections."""
+    """The recipients of a broadcast. users: how many of its users are connected; connections: all of their connections."""
 
     users: int
     connections: list[Connection]
@@ -45,7 +45,7 @@ class SessionManager:
     """The registry of authenticated connections."""
 
     def __init__(self, max_per_user: int) -> None:
-        """max_per_user: above it the oldest connection of the user gives way to the newest."""
+        """max_per_user: connections of one user; above it the oldest one is evicted."""
         self._max_per_user = max_per_user
         self._lock = threading.Lock()
         self._users: dict[str, dict[str, Connection]] = {}  # user id -> sid -> connection, oldest first
@@ -53,21 +53,21 @@ class SessionManager:
         self._changed: Callable[[Connection], object] = lambda _: None
 
     def watch(self, changed: Callable[[Connection], object]) -> None:
-        """Have changed called, from now on, with each connection that has been registered or is no longer."""
+        """Call `changed` with each connection that is added or removed from now on."""
         self._changed = changed
 
     def add(self, user_id: str, connection: Connection) -> Connection | None:
-        """Register a connection as this user's.
+        """Register a connection of a user.
 
-        Return the user's oldest connection where it had to give way: it is no longer registered, and the caller
-        disconnects it. Adding a connection twice changes nothing; adding it for another user is a ValueError.
+        Return the evicted connection, or None: it is no longer registered, and the caller must disconnect it.
+        Adding a connection twice changes nothing. Raises ValueError if the connection belongs to another user.
         """
         evicted = None
         with self._lock:
             if connection.user_id == user_id:
                 return None
             if connection.user_id is not None:
-                raise ValueError("this connection is another user's")
+                raise ValueError("this connection belongs to another user")
             connection.user_id = user_id
             connection.since = time.monotonic()
             connections = self._users.setdefault(user_id, {})
@@ -84,7 +84,7 @@ class SessionManager:
         return evicted
 
     def remove(self, connection: Connection) -> str | None:
-        """Forget a connection; return whose it was, None where it was nobody's."""
+        """Forget a connection. Return its user, or None if it was not registered."""
         with self._lock:
             user_id = connection.user_id
             connections = self._users.get(user_id, {}) if user_id is not None else {}
@@ -99,16 +99,16 @@ class SessionManager:
         return user_id
 
     def has(self, connection: Connection) -> bool:
-        """Say whether a connection is registered."""
+        """Return whether a connection is registered."""
         with self._lock:
             return self._users.get(connection.user_id or "", {}).get(connection.sid) is connection
 
     def user_of(self, connection: Connection) -> str | None:
-        """Return whose connection this is, or was; None where it was never registered."""
+        """Return the present or former user of a connection; None if it was never registered."""
         return connection.user_id
 
     def connections_of(self, user_ids: Iterable[str]) -> Audience:
-        """Return all connections of these users (each named once)."""
+        """Return the connections of these users. user_ids: without duplicates."""
         users = self._users
         with self._lock:
             present = [users[user_id] for user_id in user_ids if user_id in users]
@@ -120,6 +120,6 @@ class SessionManager:
             return [each for connections in self._users.values() for each in connections.values()]
 
     def stats(self) -> Stats:
-        """Count users and connections."""
+        """Return the numbers of users and connections."""
         with self._lock:
             return Stats(len(self._users), self._connections)

@@ -10,6 +10,7 @@ from socket_server import __version__
 from socket_server.api.authorization import is_local
 from socket_server.api.errors import json_response
 from socket_server.auth import tokens
+from socket_server.auth.user_ids import user_id_text
 from socket_server.config import Settings
 from socket_server.errors import RequestError
 
@@ -72,7 +73,7 @@ def blueprint(settings: Settings, minting_secret: str) -> Blueprint:
         if not is_local(request.environ):
             raise RequestError(403, "Forbidden", "development tokens are minted for calls from this machine only")
         body = request.get_json(silent=True)
-        user_id = tokens.user_id_text(body.get("userId")) if isinstance(body, dict) else None
+        user_id = user_id_text(body.get("userId")) if isinstance(body, dict) else None
         if not user_id or len(user_id) > 200:
             raise RequestError(400, "userId is required", 'send {"userId": "123"} as application/json')
         now = time.time()

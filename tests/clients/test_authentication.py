@@ -1,12 +1,15 @@
-"""Each place for credentials, and each refusal, over each transport (contract, section 3)."""
+"""Each place for credentials, and each refusal, over each transport (docs/protocol.md, "Authentication")."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.clients.official import TRANSPORTS, Clients, Connection, latency
+from tests.identity_provider import Provider, signed
 from tests.servers import RunningServer, mint, running, wait_for
 
 OTHER_SECRET = "another-secret-that-is-long-enough-0123456789"
@@ -181,3 +184,18 @@ def test_the_oldest_connection_gives_way_to_the_newest(
         connection.wait("notification")
         assert not connection.all("disconnect")
     assert not connections[0].all("notification")
+
+
+def test_a_client_survives_an_identity_provider_that_is_away(tmp_path: Path, clients: Clients, transport: str) -> None:
+    with contextlib.closing(Provider()) as provider:
+        provider.publish(one="RS256")
+        provider.status = 503
+        with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=provider.url) as server:
+            connection = clients.open(
+                server.url, **TRANSPORTS[transport], auth={"token": signed("RS256", kid="one")}, reconnectionDelay=100
+            )
+            gone = connection.wait("disconnect")
+            assert gone.args != ["io server disconnect"]  # after which the official client would not reconnect by itself
+            provider.status = 200
+            assert connection.wait("auth_success").args[0]["userId"] == "123"
+            assert not connection.all("auth_error")

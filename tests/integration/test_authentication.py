@@ -1,24 +1,22 @@
-"""Who a connection is: places, messages, codes and keys (contract, section 3)."""
+"""Who a connection is: places, messages, codes and keys (docs/protocol.md, "Authentication")."""
 
 import base64
 import contextlib
 import hmac
 import json
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
 import requests
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from tests.identity_provider import KEYS, Provider, signed
 from tests.integration.conftest import Opens, OpensRaw
-from tests.integration.protocol import TRANSPORTS
+from tests.integration.protocol import TRANSPORTS, Client
 from tests.servers import SECRET, RunningServer, mint, running, wait_for
 
 MISSING = ("Not authenticated - missing credentials", "missing_credentials")
@@ -459,18 +457,6 @@ def pem(key: Any) -> str:
     return str(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
 
 
-KEYS = {
-    "RS256": rsa.generate_private_key(public_exponent=65_537, key_size=2048),
-    "ES256": ec.generate_private_key(ec.SECP256R1()),
-    "EdDSA": ed25519.Ed25519PrivateKey.generate(),
-}
-
-
-def signed(algorithm: str, user_id: str = "123", **header: Any) -> str:
-    payload = {"id": user_id, "exp": int(time.time()) + 600}
-    return jwt.encode(payload, KEYS[algorithm], algorithm=algorithm, headers=header or None)
-
-
 @pytest.mark.parametrize("algorithm", KEYS)
 def test_a_public_key_verifies_its_algorithm_and_no_other(tmp_path: Path, opens: Opens, algorithm: str) -> None:
     public = pem(KEYS[algorithm])
@@ -503,46 +489,6 @@ def test_two_secrets_and_a_public_key_stand_side_by_side(tmp_path: Path, opens: 
         assert connection.refusal() == EXPIRED
 
 
-class Provider:
-    """An identity provider: a JWK Set behind HTTP."""
-
-    def __init__(self) -> None:
-        self.document: Any = {"keys": []}
-        self.fetched = 0
-        self.status = 200
-        provider = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                provider.fetched += 1
-                body = json.dumps(provider.document).encode()
-                self.send_response(provider.status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/jwks.json"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def publish(self, **keys: str) -> None:
-        """Serve these keys: kid=algorithm."""
-        self.document = {"keys": [self.jwk(algorithm) | {"kid": kid} for kid, algorithm in keys.items()]}
-
-    @staticmethod
-    def jwk(algorithm: str) -> dict[str, Any]:
-        kind = jwt.get_algorithm_by_name(algorithm)
-        made: dict[str, Any] = kind.to_jwk(KEYS[algorithm].public_key(), as_dict=True)  # type: ignore[attr-defined]
-        return made | {"use": "sig"}
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
 @pytest.fixture
 def provider() -> Iterator[Provider]:
     with contextlib.closing(Provider()) as started:
@@ -555,6 +501,7 @@ def test_a_jwk_set_follows_a_rotation_and_outlives_its_provider(tmp_path: Path, 
     octets = base64.urlsafe_b64encode(symmetric).rstrip(b"=").decode()
     provider.document["keys"].append({"kty": "oct", "k": octets, "kid": "octets", "alg": "HS256"})
     with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=provider.url) as server:
+        wait_for(lambda: provider.fetched == 1, what="the fetch at start")
         assert opens(server).sign_in({"token": signed("RS256", kid="one")})["userId"] == "123"
         assert opens(server).sign_in({"token": signed("EdDSA", kid="two")})["userId"] == "123"
         assert opens(server).sign_in({"token": signed("RS256")})["userId"] == "123"  # no kid: any key of its kind
@@ -577,13 +524,34 @@ def test_a_jwk_set_follows_a_rotation_and_outlives_its_provider(tmp_path: Path, 
 
         wait_for(signs_in, what="the new key")  # an unknown kid asks the provider, at most every few seconds
         assert opens(server).sign_in({"token": signed("EdDSA", kid="two")})["userId"] == "123"
-        connection = opens(server)
-        connection.connect({"token": signed("RS256", kid="one")})  # withdrawn
-        assert connection.refusal() == INVALID
         assert provider.fetched <= 3
 
         provider.status = 500
-        connection = opens(server)
-        connection.connect({"token": signed("RS256", kid="unknown")})
-        assert connection.refusal() == INVALID
         assert opens(server).sign_in({"token": signed("ES256", kid="three")})["userId"] == "123"
+        assert closes_without_a_verdict(opens(server), signed("RS256", kid="unknown"))
+        assert server.get("/health").status_code == 200, "the keys that are here still verify tokens"
+
+
+def closes_without_a_verdict(connection: Client, token: str) -> bool:
+    """Return whether the server closes the transport without an answer; the official client then reconnects by itself."""
+    connection.connect({"token": token})
+    return connection.rest() == []
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_provider_that_is_away_signs_no_user_out(
+    tmp_path: Path, opens: Opens, provider: Provider, transport: str
+) -> None:
+    provider.publish(one="RS256")
+    provider.status = 503
+    with running(tmp_path, JWT_SECRET="", JWT_JWKS_URL=provider.url, MAX_AUTH_FAILURES_PER_MINUTE=2) as server:
+        wait_for(lambda: provider.fetched >= 1, what="the fetch at start")
+        for _ in range(4):  # more than the limit: none of them counts as a failed authentication
+            assert closes_without_a_verdict(opens(server, transport), signed("RS256", kid="one"))
+        health = server.get("/health", headers=server.api_headers)
+        assert (health.status_code, health.json()["status"]) == (503, "unhealthy")
+        assert "JWT_JWKS_URL" in health.json()["checks"]["keys"]
+        assert server.get("/health").json()["checks"]["keys"].startswith("unavailable")
+        provider.status = 200
+        wait_for(lambda: server.get("/health").status_code == 200, what="the keys, fetched in the background")
+        assert opens(server, transport).sign_in({"token": signed("RS256", kid="one")})["userId"] == "123"

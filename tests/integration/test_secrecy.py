@@ -192,7 +192,7 @@ def test_an_unreachable_key_set_is_logged_without_the_token(tmp_path: Path) -> N
         header = "eyJhbGciOiJSUzI1NiIsImtpZCI6InNvbWV0aGluZyJ9"  # {"alg":"RS256","kid":"something"}
         with client(server) as opened:
             opened.connect({"token": ".".join([header, *token])})
-            assert opened.refusal()[1] == "invalid_token"
+            assert opened.rest() == []  # the transport is closed: the token is neither valid nor invalid
         assert "the JWK Set could not be fetched" in server.log()
         assert not [part for part in token if part in server.log()]
 

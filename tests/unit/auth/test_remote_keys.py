@@ -1,11 +1,16 @@
-"""The keys of an identity provider: found by `kid`, fetched seldom, and only those that cannot be misused."""
+"""The keys of an identity provider: found by `kid`, fetched rarely, and only those that are safe to use."""
 
+import contextlib
 import gzip
 import http.server
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -14,18 +19,19 @@ import requests
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from socket_server.auth.keys import (
+from socket_server.auth import remote_keys
+from socket_server.auth.jwk_set import public_keys
+from socket_server.auth.remote_keys import (
     COOLDOWN_S,
-    FRESH_S,
     MAX_SET_BYTES,
     RemoteKeySet,
     UnknownKeyError,
     fetch_json,
-    public_keys,
 )
 from socket_server.auth.tokens import Identity, TokenVerifier
 from socket_server.config import ASYMMETRIC_ALGORITHMS, HMAC_ALGORITHMS, Settings
-from socket_server.errors import AuthenticationError
+from socket_server.errors import AuthenticationError, KeysUnavailable
+from tests.servers import ROOT, wait_for
 from tests.unit.auth.jws import base64url, sign
 from tests.unit.keypairs import private_key, public_pem
 
@@ -254,17 +260,15 @@ key_like = st.fixed_dictionaries(
 def test_whatever_a_provider_publishes_breaks_nothing(entries: list[Any], kid: Any) -> None:
     keys = key_set(Provider(*entries, jwk("P-256", "good")))
     assert private_key("P-256").public_key().public_numbers() in numbers(keys.find("good", "ES256"))
-    try:
+    with contextlib.suppress(UnknownKeyError):
         keys.find(kid, "RS256")
-    except UnknownKeyError:
-        pass
 
 
 @given(any_json)
-def test_whatever_json_a_provider_answers_the_search_ends_in_no_key(document: Any) -> None:
+def test_a_token_cannot_be_judged_while_the_provider_answers_anything_but_a_set(document: Any) -> None:
     provider = Provider()
     provider.document = document
-    with pytest.raises(UnknownKeyError):
+    with pytest.raises((UnknownKeyError, KeysUnavailable)):
         key_set(provider).find("a", "ES256")
 
 
@@ -281,18 +285,15 @@ def test_a_fresh_set_is_fetched_once_for_any_number_of_tokens() -> None:
     assert provider.asked == 1
 
 
-def test_a_set_that_has_grown_old_is_fetched_again() -> None:
+def test_a_key_that_the_provider_withdrew_is_unknown_after_the_next_refresh() -> None:
     provider, clock = Provider(jwk("P-256", "a")), Clock()
     keys = key_set(provider, clock)
     keys.find("a", "ES256")
     provider.document = jwks(jwk("P-256", "b", number=1))
-    clock.now += FRESH_S - 1
-    keys.find("a", "ES256")
-    assert provider.asked == 1
-    clock.now += 1
+    assert keys.find("a", "ES256")
+    assert keys.refresh()
     with pytest.raises(UnknownKeyError):
-        keys.find("a", "ES256")  # withdrawn by its provider
-    assert provider.asked == 2
+        keys.find("a", "ES256")
     assert keys.find("b", "ES256")
 
 
@@ -306,36 +307,108 @@ def test_an_unknown_kid_refreshes_the_set() -> None:
     assert provider.asked == 2
 
 
-def test_strangers_with_unknown_kids_do_not_make_it_ask_more_than_once_a_cooldown() -> None:
+def test_unknown_kids_cause_at_most_one_fetch_in_each_cooldown() -> None:
     provider, clock = Provider(jwk("P-256", "a")), Clock()
     keys = key_set(provider, clock)
     keys.find("a", "ES256")
     asked_before = provider.asked
     for number in range(100):
-        with pytest.raises(UnknownKeyError):
-            keys.find(f"stranger-{number}", "ES256")
         clock.now += COOLDOWN_S / 20
+        with pytest.raises((UnknownKeyError, KeysUnavailable)):
+            keys.find(f"unknown-{number}", "ES256")
     assert provider.asked - asked_before <= 5
     assert keys.find("a", "ES256")
 
 
-@pytest.mark.parametrize(
-    "fault", [requests.ConnectionError("down"), requests.Timeout("slow"), requests.HTTPError("500"), ValueError("no JSON")]
-)
-def test_a_provider_that_is_down_costs_nobody_a_token_whose_key_is_here(fault: Exception) -> None:
+def test_an_unknown_kid_is_refused_only_by_a_set_that_was_fetched_for_it() -> None:
+    """During the cooldown the provider may have published the key already: that is not an invalid token."""
+    provider, clock = Provider(jwk("P-256", "a")), Clock()
+    keys = key_set(provider, clock)
+    keys.find("a", "ES256")
+    provider.document = jwks(jwk("P-256", "b"))
+    clock.now += COOLDOWN_S / 2
+    with pytest.raises(KeysUnavailable):
+        keys.find("b", "ES256")
+    clock.now += COOLDOWN_S / 2
+    assert keys.find("b", "ES256")
+    clock.now += COOLDOWN_S
+    with pytest.raises(UnknownKeyError):
+        keys.find("c", "ES256")
+
+
+FAULTS = [requests.ConnectionError("down"), requests.Timeout("slow"), requests.HTTPError("503"), ValueError("no JSON")]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_tokens_of_known_keys_stay_valid_while_the_provider_is_down(fault: Exception) -> None:
     provider, clock = Provider(jwk("P-256", "a")), Clock()
     keys = key_set(provider, clock)
     keys.find("a", "ES256")
     provider.fault = fault
-    clock.now += FRESH_S + 1
+    clock.now += COOLDOWN_S
     for _ in range(3):
         assert keys.find("a", "ES256")
-        with pytest.raises(UnknownKeyError):
+        with pytest.raises(KeysUnavailable):
             keys.find("b", "ES256")
-    assert provider.asked == 2, "one attempt a cooldown, also while it is down"
+    assert provider.asked == 2, "one attempt in each cooldown, also while it is down"
+    keys.check()
     provider.fault, provider.document = None, jwks(jwk("P-256", "b"))
     clock.now += COOLDOWN_S
     assert keys.find("b", "ES256")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_token_is_invalid_before_the_first_set_was_fetched(fault: Exception) -> None:
+    provider, clock = Provider(jwk("P-256", "a")), Clock()
+    provider.fault = fault
+    keys = key_set(provider, clock)
+    verifier = TokenVerifier(Settings(jwt_jwks_url=URL, jwt_algorithms=ASYMMETRIC_ALGORITHMS), keys)
+    token = jwt.encode({"id": "1"}, private_key("P-256"), algorithm="ES256", headers={"kid": "a"})
+    with pytest.raises(KeysUnavailable):
+        verifier.verify(token)
+    with pytest.raises(KeysUnavailable, match="JWT_JWKS_URL"):
+        keys.check()
+    provider.fault = None
+    clock.now += COOLDOWN_S
+    assert verifier.verify(token) == Identity("1", None)
+    keys.check()
+
+
+def test_a_configured_public_key_verifies_while_the_provider_is_down() -> None:
+    provider = Provider()
+    provider.fault = requests.ConnectionError("down")
+    settings = Settings(jwt_jwks_url=URL, jwt_public_key=public_pem("P-256"), jwt_algorithms=ASYMMETRIC_ALGORITHMS)
+    verifier = TokenVerifier(settings, key_set(provider))
+    token = jwt.encode({"id": "1"}, private_key("P-256"), algorithm="ES256")
+    assert verifier.verify(token) == Identity("1", None)
+    assert provider.asked == 0
+
+
+def test_a_set_is_fetched_in_the_background_until_that_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_keys, "FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr(remote_keys, "REFRESH_S", 0.02)
+    provider = Provider(jwk("P-256", "a"))
+    provider.fault = requests.ConnectionError("down")
+    keys = RemoteKeySet(URL, fetch=provider)
+    keys.start()
+    try:
+        wait_for(lambda: provider.asked >= 3, what="attempts after a failure")
+        provider.fault = None
+        wait_for(lambda: not fails(keys.check), what="the first set")
+        assert keys.find("a", "ES256")
+        provider.document = jwks(jwk("P-256", "b"))
+        wait_for(lambda: not fails(lambda: keys.find("b", "ES256")), what="the rotated key, by the refresh")
+    finally:
+        keys.stop()
+
+
+def fails(call: Callable[[], object]) -> bool:
+    """Return whether a call raises KeysUnavailable or UnknownKeyError."""
+    try:
+        call()
+    except (KeysUnavailable, UnknownKeyError):
+        return True
+    return False
 
 
 def test_an_answer_that_is_no_set_does_not_cost_the_keys_that_are_here() -> None:
@@ -343,11 +416,12 @@ def test_an_answer_that_is_no_set_does_not_cost_the_keys_that_are_here() -> None
     keys = key_set(provider, clock)
     keys.find("a", "ES256")
     provider.document = {"error": "maintenance"}
-    clock.now += FRESH_S + 1
+    clock.now += COOLDOWN_S
+    assert not keys.refresh()
     assert keys.find("a", "ES256")
 
 
-def test_many_who_need_a_key_at_once_share_one_fetch() -> None:
+def test_callers_that_need_a_key_at_once_share_one_fetch() -> None:
     asked = []
     answering = threading.Event()
 
@@ -371,31 +445,28 @@ def test_many_who_need_a_key_at_once_share_one_fetch() -> None:
     assert len(asked) == 1
 
 
-def test_who_has_a_key_here_does_not_wait_for_a_fetch_under_way() -> None:
-    clock, fetching, answering = Clock(), threading.Event(), threading.Event()
-    first = [True]
+def test_a_known_key_is_found_at_once_during_a_fetch() -> None:
+    fetching, answering = threading.Event(), threading.Event()
+    asked = []
 
     def slow_the_second_time(_: str) -> Any:
-        if not first.pop():
+        asked.append(1)
+        if len(asked) > 1:
             fetching.set()
             answering.wait(10)
-        first.append(False)
         return jwks(jwk("P-256", "a"))
 
-    keys = key_set(slow_the_second_time, clock)
+    keys = key_set(slow_the_second_time)
     keys.find("a", "ES256")
-    clock.now += FRESH_S + 1
-    waiting = threading.Thread(target=lambda: keys.find("a", "ES256"))
-    waiting.start()
+    refreshing = threading.Thread(target=keys.refresh)
+    refreshing.start()
     try:
         assert fetching.wait(10)
-        started = time.monotonic()
         assert keys.find("a", "ES256")
-        assert time.monotonic() - started < 5
-        assert waiting.is_alive()
+        assert refreshing.is_alive()
     finally:
         answering.set()
-        waiting.join(10)
+        refreshing.join(10)
 
 
 # Over HTTP
@@ -405,8 +476,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     """Answers as the path says."""
 
     good: bytes = b""
+    authorization: str | None = None  # of the last request
 
     def do_GET(self) -> None:
+        type(self).authorization = self.headers["Authorization"]
         answer: Callable[[], None] = getattr(self, "answer_" + self.path.strip("/"))
         answer()
 
@@ -463,6 +536,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def answer_loop(self) -> None:
         self.reply(b"", 302, Location="/loop")
 
+    def answer_moved(self) -> None:
+        self.reply(b"", 301, Location="good")
+
+    def answer_elsewhere(self) -> None:
+        self.reply(b"", 302, Location=f"http://localhost:{self.server.server_address[1]}/good")
+
+    def answer_otherport(self) -> None:
+        self.reply(b"", 302, Location="http://127.0.0.1:9/good")
+
+    def answer_otherscheme(self) -> None:
+        self.reply(b"", 302, Location=f"https://127.0.0.1:{self.server.server_address[1]}/good")
+
+    def answer_file(self) -> None:
+        self.reply(b"", 302, Location="file:///etc/passwd")
+
     def log_message(self, *_: Any) -> None:
         pass
 
@@ -484,7 +572,7 @@ def provider_url() -> Iterator[str]:
         thread.join()
 
 
-@pytest.mark.parametrize("path", ["good", "zipped"])
+@pytest.mark.parametrize("path", ["good", "zipped", "moved"])
 def test_a_set_is_fetched_over_http(provider_url: str, path: str) -> None:
     assert fetch_json(f"{provider_url}/{path}") == jwks(jwk("P-256", "a"))
     assert RemoteKeySet(f"{provider_url}/{path}").find("a", "ES256")
@@ -503,6 +591,10 @@ BAD_ANSWERS = [
     "badlyzipped",
     "badchunks",
     "loop",
+    "elsewhere",
+    "otherport",
+    "otherscheme",
+    "file",
 ]
 
 
@@ -513,15 +605,63 @@ def test_a_bad_answer_is_one_of_the_two_errors_promised(provider_url: str, path:
 
 
 @pytest.mark.parametrize("path", BAD_ANSWERS)
-def test_a_provider_with_a_bad_answer_is_as_good_as_down(provider_url: str, path: str) -> None:
+def test_a_bad_answer_counts_as_no_answer(provider_url: str, path: str) -> None:
     clock = Clock()
     answers = iter([f"{provider_url}/good", f"{provider_url}/{path}"])
     keys = RemoteKeySet(provider_url, fetch=lambda _: fetch_json(next(answers)), clock=clock)
     assert keys.find("a", "ES256")
-    clock.now += FRESH_S + 1
+    clock.now += COOLDOWN_S
+    assert not keys.refresh()
     assert keys.find("a", "ES256")
 
 
-def test_a_provider_that_nobody_runs_is_an_unknown_key(provider_url: str) -> None:
-    with pytest.raises(UnknownKeyError):
+def test_a_token_cannot_be_judged_if_no_provider_listens() -> None:
+    with pytest.raises(KeysUnavailable):
         RemoteKeySet("http://127.0.0.1:9/jwks").find("a", "ES256")
+
+
+def test_credentials_of_the_home_directory_are_not_sent(
+    provider_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login admin password secret")
+    monkeypatch.setenv("NETRC", str(netrc))
+    _Handler.authorization = None
+    fetch_json(f"{provider_url}/good")
+    assert _Handler.authorization is None
+
+
+SLOW_HEAD = """
+from gevent import monkey
+monkey.patch_all()
+import socket, sys, threading, time
+import gevent, requests
+from socket_server.auth import remote_keys
+remote_keys.FETCH_TIMEOUT_S = 0.5
+listener = socket.create_server(("127.0.0.1", 0))
+
+def trickle():
+    client, _ = listener.accept()
+    for byte in b"HTTP/1.1 200 OK" + 1_000 * b" ":
+        client.sendall(bytes((byte,)))
+        time.sleep(0.1)
+
+threading.Thread(target=trickle, daemon=True).start()
+began = time.monotonic()
+try:
+    remote_keys.fetch_json("http://127.0.0.1:%d/" % listener.getsockname()[1])
+except requests.Timeout:
+    print(time.monotonic() - began)
+"""
+
+
+def test_one_deadline_covers_a_response_head_that_trickles_in() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW_HEAD],
+        cwd=ROOT,
+        env={**os.environ, "NO_PROXY": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert 0.4 < float(done.stdout) < 5, done.stderr
