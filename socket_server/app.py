@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask
 
 from socket_server import config, log
-from socket_server.api import broadcast, connections, cors, errors, monitoring, paths
-from socket_server.api import inbox as inbox_api
+from socket_server.api import broadcast, connections, cors, errors, monitoring, user_paths
+from socket_server.api import notifications as notifications_api
 from socket_server.api.authorization import Authorization
 from socket_server.api.broadcast import WsgiResponse
 from socket_server.auth.remote_keys import RemoteKeySet
@@ -28,6 +28,7 @@ from socket_server.runtime.deadlines import Deadlines
 from socket_server.runtime.ring import Ring
 from socket_server.sessions import SessionManager
 from socket_server.transport.engineio.gate import Gate
+from socket_server.transport.engineio.handshake import client_address
 from socket_server.transport.engineio.limits import Limits
 from socket_server.transport.engineio.origins import Origins
 from socket_server.transport.socketio.fanout import FanOut
@@ -95,7 +96,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     verifier = TokenVerifier(settings, remote_keys)
 
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    authorization = Authorization(settings)
+    authorization = Authorization(
+        settings,
+        lambda environ: client_address(
+            environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""), settings.trusted_proxies
+        ),
+    )
     endpoint = broadcast.Endpoint(settings, authorization, broadcaster, origins)
     app.extensions["socket_server"] = Services(
         settings, sessions, broadcaster, inbox, registry, feed, remote_keys, deadlines, gate, endpoint.judge_head
@@ -104,8 +110,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     errors.register(app)
     cors.register(app, origins)
     app.register_blueprint(monitoring.blueprint(sessions, registry, health, lambda: gate.draining, authorization))
-    paths.prepare(app)
-    app.register_blueprint(inbox_api.blueprint(inbox, authorization))
+    user_paths.prepare(app)
+    app.register_blueprint(notifications_api.blueprint(inbox, authorization))
     app.register_blueprint(connections.blueprint(registry, authorization))
     app.register_blueprint(broadcast.blueprint(endpoint))
     if settings.serves_page:

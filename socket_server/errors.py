@@ -27,10 +27,15 @@ class ConfigError(SocketServerError):
 
 
 class RequestError(SocketServerError):
-    """A REST request is refused; `status` is the HTTP status, `error` and `message` the body's members."""
+    """A REST request is refused.
 
-    def __init__(self, status: int, error: str, message: str) -> None:
+    status: the HTTP status. error, message: the members of the body; the message ends with the remedy.
+    retry_after_s: whole seconds after which a repeat may succeed; None if it cannot succeed unchanged.
+    """
+
+    def __init__(self, status: int, error: str, message: str, retry_after_s: int | None = None) -> None:
         super().__init__(f"{status} {error}: {message}")
+        self.retry_after_s = retry_after_s
         self.status = status
         self.error = error
         self.message = message

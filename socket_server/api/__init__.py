@@ -1,1 +1,1 @@
-"""REST: parse, check, call the core, answer. The only code besides web/ that knows Flask's request."""
+"""REST: parse, authorize, call the core, answer. Besides web/, the only code that uses Flask's request."""

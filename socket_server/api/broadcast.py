@@ -1,6 +1,7 @@
 """POST /broadcast and POST /broadcast/batch.
 
-The hottest path of the server: one WSGI endpoint, which the Flask routes run and the worker also calls directly.
+The hot path of the API: one WSGI endpoint. The worker calls it directly, without Flask's request context, routing and
+hooks; the Flask routes of the same paths run the same code and serve `flask run`.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ import orjson
 from flask import Blueprint, Response, request
 
 from socket_server.api.authorization import Authorization
-from socket_server.api.errors import unavailable
+from socket_server.api.errors import encode_error, unavailable
 from socket_server.config import Settings
 from socket_server.errors import RequestError
 from socket_server.inbox.inbox import InboxUnavailable
@@ -25,10 +26,10 @@ from socket_server.transport.engineio.origins import Origins
 Headers = list[tuple[str, str]]
 WsgiResponse = tuple[str, Headers, bytes]  # status line, headers, body
 
-# What any other request of a stranger may carry: a few fields of JSON.
+# Largest body of a request to any other path: a few fields of JSON.
 SMALL_BODY_BYTES = 65_536
 
-# To take apart more than this, the ids of some 1,500 users, takes about a millisecond.
+# A larger body, the ids of about 1,500 users, takes over a millisecond to parse.
 _LARGE_BODY_BYTES = 16_384
 
 _UNLOCKED = nullcontext()
@@ -39,7 +40,7 @@ _NOT_JSON = "send the body as Content-Type: application/json"
 
 
 class Endpoint:
-    """The broadcast endpoint: authorise, parse, send, answer."""
+    """Authorizes, parses, sends and answers."""
 
     def __init__(
         self, settings: Settings, authorization: Authorization, broadcaster: Broadcaster, origins: Origins
@@ -56,13 +57,13 @@ class Endpoint:
         }
 
     def routes(self) -> dict[tuple[str, str], Callable[..., list[bytes]]]:
-        """Return the endpoint's (method, path) pairs for the worker to call directly."""
+        """Return the WSGI application of each (method, path) that the worker calls directly."""
         return {("POST", path): self._serve_directly for path in self._handlers}
 
     def judge_head(self, environ: dict[str, Any]) -> tuple[int, WsgiResponse | None]:
-        """Judge a request before its body is read: how large that may be, or the response that refuses it.
+        """Return how large the body of a request may be, or the response that refuses the request, by its head alone.
 
-        A stranger's large body is so never taken in.
+        The large body of an unauthorized request is therefore never read.
         """
         if environ["PATH_INFO"] not in self._handlers or environ["REQUEST_METHOD"] != "POST":
             return SMALL_BODY_BYTES, None
@@ -74,7 +75,7 @@ class Endpoint:
         return self._max_body_bytes, None
 
     def respond(self, environ: Mapping[str, Any]) -> WsgiResponse:
-        """Answer one request, but for the CORS headers."""
+        """Return the response to a request, without the CORS headers."""
         try:
             self._authorization.require(environ)
             body = _json_body(environ, self._max_body_bytes)
@@ -87,12 +88,12 @@ class Endpoint:
 
     def _one(self, body: bytes, environ: Mapping[str, Any]) -> object:
         key = environ.get("HTTP_IDEMPOTENCY_KEY")
-        with self._room_for(body):
+        with self._parsing_lock(body):
             parsed = notification.parse(body, self._max_users, key)
         return self._broadcaster.send(parsed).to_json()
 
     def _batch(self, body: bytes, _: Mapping[str, Any]) -> object:
-        with self._room_for(body):
+        with self._parsing_lock(body):
             parsed = notification.parse_batch(body, self._max_users)
         sent = iter(self._broadcaster.send_all([each for each in parsed if isinstance(each, Broadcast)]))
         results = [each if isinstance(each, RequestError) else next(sent) for each in parsed]
@@ -105,8 +106,12 @@ class Endpoint:
             ]
         }
 
-    def _room_for(self, body: bytes) -> AbstractContextManager[None]:
-        """Publishers answered together post together again: what is large goes one by one, or everybody waits for all."""
+    def _parsing_lock(self, body: bytes) -> AbstractContextManager[None]:
+        """Return the lock for parsing a body.
+
+        Large bodies are parsed one after the other: publishers that were answered together post together again, and
+        parsing all of them in one pass of the event loop would stall every other greenlet.
+        """
         return self._large if len(body) > _LARGE_BODY_BYTES else _UNLOCKED
 
     def _serve_directly(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
@@ -115,26 +120,23 @@ class Endpoint:
         return [body]
 
     def _error(self, error: RequestError, cors_for: Mapping[str, Any] | None = None) -> WsgiResponse:
-        headers = [_JSON]
-        if error.status == HTTPStatus.UNAUTHORIZED:
-            headers.append(("WWW-Authenticate", "Bearer"))
-        if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            headers.append(("Retry-After", "1"))
+        headers, body = encode_error(error)
         if cors_for is not None:
             headers += self._origins.headers(cors_for)
-        return _STATUS[error.status], headers, orjson.dumps({"error": error.error, "message": error.message})
+        return _STATUS[error.status], headers, body
 
 
 def blueprint(endpoint: Endpoint) -> Blueprint:
-    """Register the endpoint with Flask."""
+    """Return the Flask routes of the endpoint."""
     bp = Blueprint("broadcast", __name__)
 
     @bp.post("/broadcast")
     @bp.post("/broadcast/batch")
     def broadcast() -> Response:
-        """Store and deliver one notification, or many.
+        """Store and deliver one notification, or a batch. 200: stored.
 
-        400: bad body, 401: no key, 409, 422: Idempotency-Key in use, 413: too large, 415: not JSON, 503: inbox down.
+        400: bad body, 401: no API key, 409 and 422: Idempotency-Key in use, 413: too large, 415: not JSON, 503: the inbox
+        is unavailable.
         """
         status, headers, body = endpoint.respond(request.environ)
         return Response(body, status, headers)
@@ -147,7 +149,7 @@ def _json_body(environ: Mapping[str, Any], max_bytes: int) -> bytes:
     content_type: str = environ.get("CONTENT_TYPE", "")
     if content_type != "application/json" and content_type.partition(";")[0].strip().lower() != "application/json":
         raise RequestError(415, "Unsupported Media Type", _NOT_JSON)
-    body: bytes | None = environ.get("socket_server.body")  # our worker has read it already
+    body: bytes | None = environ.get("socket_server.body")  # already read by our worker
     if body is None:
         declared = environ.get("CONTENT_LENGTH") or "0"
         size = int(declared) if declared.isdecimal() else 0

@@ -1,4 +1,4 @@
-"""CORS: browsers of the sites in CLIENT_URL may call the API; nobody else's are answered."""
+"""CORS: web pages of the origins in CLIENT_URL may call the API."""
 
 from flask import Flask, Response, request
 
@@ -6,7 +6,7 @@ from socket_server.transport.engineio.origins import Origins
 
 
 def register(app: Flask, origins: Origins) -> None:
-    """Answer preflights, and add the headers where an allowed origin asks."""
+    """Answer preflight requests, and add the CORS headers to responses for allowed origins."""
 
     @app.before_request
     def preflight() -> Response | None:

@@ -1,4 +1,4 @@
-"""Every error of the REST API as JSON `{"error", "message"}`; a 500 says nothing of what is inside."""
+"""Every error of the REST API as JSON `{"error", "message"}`. A 500 reveals nothing internal."""
 
 from http import HTTPStatus
 
@@ -11,9 +11,9 @@ from socket_server.errors import RequestError, Unavailable
 
 _log = log.logger("Server")
 
-_MENDS = {
+_REMEDIES = {
     404: (
-        "nothing is here; the API is /health, /stats, /broadcast, /broadcast/batch, /users/<id>/notifications and "
+        "there is no such path; the API is /health, /stats, /broadcast, /broadcast/batch, /users/<id>/notifications and "
         "/users/<id>/connections"
     ),
     405: "this path does not take this method; the Allow header lists what it takes",
@@ -25,31 +25,35 @@ _MENDS = {
 
 
 def json_response(body: object, status: int = 200) -> Response:
-    """Return a response with this JSON, UTF-8 and not escaped."""
+    """Return a JSON response. Its text is UTF-8, not \\u-escaped."""
     return Response(orjson.dumps(body), status, mimetype="application/json")
 
 
-def error_response(status: int, error: str, message: str) -> Response:
-    response = json_response({"error": error, "message": message}, status)
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        response.headers["Retry-After"] = "1"
-    if status == HTTPStatus.UNAUTHORIZED:
-        response.headers["WWW-Authenticate"] = "Bearer"
-    return response
+def encode_error(error: RequestError) -> tuple[list[tuple[str, str]], bytes]:
+    """Return the headers and the body of an error response."""
+    headers = [("Content-Type", "application/json")]
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers.append(("WWW-Authenticate", "Bearer"))
+    if error.retry_after_s is not None:
+        headers.append(("Retry-After", str(error.retry_after_s)))
+    return headers, orjson.dumps({"error": error.error, "message": error.message})
 
 
 def unavailable(error: Unavailable) -> RequestError:
-    """Return what a request is answered that a part could not confirm. Where the inbox's answer was lost it may be stored
-    all the same: a repeat with the same Idempotency-Key does no harm."""
-    return RequestError(503, "Service Unavailable", str(error))
+    """Return the 503 for a part that did not confirm an operation.
+
+    The operation may have taken effect all the same; a repeat with the same Idempotency-Key is safe.
+    """
+    return RequestError(503, "Service Unavailable", str(error), retry_after_s=1)
 
 
 def register(app: Flask) -> None:
-    """Answer every error of the app in our form."""
+    """Register the handlers of every error of the app."""
 
     @app.errorhandler(RequestError)
     def refused(error: RequestError) -> Response:
-        return error_response(error.status, error.error, error.message)
+        headers, body = encode_error(error)
+        return Response(body, error.status, headers)
 
     @app.errorhandler(Unavailable)
     def down(error: Unavailable) -> Response:
@@ -58,7 +62,7 @@ def register(app: Flask) -> None:
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
         status = error.code or 500
-        response = error_response(status, error.name, _MENDS.get(status) or error.description or error.name)
+        response = refused(RequestError(status, error.name, _REMEDIES.get(status) or error.description or error.name))
         for name, value in error.get_headers():
             if name.lower() not in ("content-type", "content-length"):
                 response.headers[name] = value  # Allow of a 405, Retry-After of a 429, Location of a redirect
@@ -67,4 +71,4 @@ def register(app: Flask) -> None:
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
         _log.exception("unexpected error in a request", exc_info=error)
-        return error_response(500, "Internal Server Error", _MENDS[500])
+        return refused(RequestError(500, "Internal Server Error", _REMEDIES[500]))

@@ -14,8 +14,8 @@ from socket_server.errors import ClusterUnavailable
 from socket_server.health import OK, Health
 from socket_server.sessions import SessionManager
 
-# What a stranger is told of a part that is not well: not where it is.
-_UNAVAILABLE = "unavailable; the server's log says why, and so does this page to who has an API key"
+# Callers without an API key are not told where a part is.
+_UNAVAILABLE = "unavailable; the reason is in the server's log, and in this answer to a call with an API key"
 
 
 def blueprint(
@@ -25,13 +25,13 @@ def blueprint(
     draining: Callable[[], bool],
     authorization: Authorization,
 ) -> Blueprint:
-    """draining: whether the server is shutting down."""
+    """Return the routes. draining: whether the server is shutting down."""
     bp = Blueprint("monitoring", __name__)
     started = time.monotonic()
 
     @bp.get("/health")
     def health() -> Response:
-        """200 healthy; 503 draining or unhealthy: a load balancer sends new clients elsewhere."""
+        """200 `healthy`; 503 `draining` or `unhealthy`, so that a load balancer sends new clients to other nodes."""
         checks = health_of_parts.checks()
         status = "draining" if draining() else "healthy" if checks.good else "unhealthy"
         body: dict[str, Any] = {
@@ -47,21 +47,21 @@ def blueprint(
 
     @bp.get("/health/live")
     def live() -> Response:
-        """200 as long as the process runs and answers."""
+        """200 while the process runs and answers."""
         return json_response({"status": "alive"})
 
     @bp.get("/stats")
     def stats() -> Response:
-        """Who is connected, in numbers. 503: the other nodes cannot be asked."""
+        """Numbers of users and connections, over all nodes. 503: Redis cannot be reached."""
         return json_response(registry.stats().to_json())
 
     def _stats_or_own(ask: bool) -> ClusterStats:
-        """ask: False where the others cannot be asked, as far as is known: that is not waited for a second time."""
+        """Return the figures of all nodes, or of this one if Redis cannot be reached. ask: False if that is known."""
         try:
             if ask:
                 return registry.stats()
         except ClusterUnavailable:
-            pass  # the next `checks` say why
+            pass  # the next health check reports the reason
         return ClusterStats(sessions.stats())
 
     return bp

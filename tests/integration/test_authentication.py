@@ -133,6 +133,14 @@ def test_cookies_sign_in(shared_server: RunningServer, opens: Opens, transport: 
 
 
 @over_both
+def test_a_cookie_may_hold_utf_8_as_it_is(shared_server: RunningServer, opens: Opens, transport: str) -> None:
+    cookie: Any = f"jwt={mint('משתמש')}; id=משתמש"
+    if transport == "polling":
+        cookie = cookie.encode()  # this client would send text as Latin-1
+    assert opens(shared_server, transport, headers={"Cookie": cookie}).sign_in(None)["userId"] == "משתמש"
+
+
+@over_both
 @pytest.mark.parametrize("prefix", ["Bearer ", "bearer ", "BEARER  "])
 def test_the_authorization_header_signs_in(shared_server: RunningServer, opens: Opens, transport: str, prefix: str) -> None:
     connection = opens(shared_server, transport, headers={"Authorization": prefix + mint("123")})

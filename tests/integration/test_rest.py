@@ -332,6 +332,38 @@ def test_the_list_of_keys_is_no_key(small_server: RunningServer) -> None:
     assert small_server.post("/broadcast", json={"userIds": [], "notification": {}}, headers=headers).status_code == 401
 
 
+def test_wrong_keys_are_logged_and_above_the_rate_a_429_but_a_right_key_is_not(tmp_path: Path) -> None:
+    with running(tmp_path, MAX_AUTH_FAILURES_PER_MINUTE=12) as server:
+        body = {"userIds": ["1"], "notification": {}}
+
+        def call(authorization: str) -> requests.Response:
+            return server.post("/broadcast", json=body, headers={"Authorization": authorization})
+
+        answers = [call("Bearer wrong") for _ in range(15)]
+        assert [answer.status_code for answer in answers] == [401] * 12 + [429] * 3
+        assert_error(answers[-1], 429, "Too Many Requests")
+        assert int(answers[-1].headers["Retry-After"]) >= 1
+        assert call(f"Bearer {API_KEY}").status_code == 200
+        assert server.get(path_of("x"), headers={"Authorization": "Bearer wrong"}).status_code == 429
+        wait_for(lambda: "left_out=6" in server.log(), what="the count of the lines left out")
+        lines = [line for line in server.log().splitlines() if "wrong API key" in line]
+        assert len(lines) == 10
+        assert "path=/broadcast status=401" in lines[0]
+        assert "address=127.0.0.1" in lines[0]
+        assert "Bearer" not in server.log()
+
+
+@pytest.mark.parametrize("path", ["/users/{}/notifications", "/users/{}/connections"])
+@pytest.mark.parametrize(("user", "status"), [("x" * 256, 200), ("x" * 257, 400), ("é" * 128, 200), ("é" * 129, 400)])
+def test_a_user_id_in_a_path_has_at_most_256_bytes(shared_server: RunningServer, path: str, user: str, status: int) -> None:
+    answer = shared_server.get(path.format(quote(user)), headers=KEY)
+    assert answer.status_code == status
+    if status == 400:
+        assert_error(answer, 400)
+        assert "256" in answer.json()["error"]
+        assert shared_server.get(path.format(quote(user))).status_code == 401, "the key is checked first"
+
+
 def test_too_many_users_are_a_413(small_server: RunningServer) -> None:
     assert small_server.broadcast(["1"] * 5, {}).status_code == 200
     assert_error(small_server.broadcast(["1"] * 6, {}), 413)
@@ -797,6 +829,23 @@ def test_a_preflight_of_an_allowed_origin_is_granted(shared_server: RunningServe
     names = answer.headers["Access-Control-Allow-Headers"].lower()
     assert "authorization" in names
     assert "content-type" in names
+
+
+@pytest.mark.parametrize("path", ["/users/1/notifications", "/broadcast", "/socket.io/?EIO=4&transport=polling"])
+def test_a_preflight_allows_delete_and_the_headers_of_tracing(shared_server: RunningServer, path: str) -> None:
+    answer = shared_server.session.options(
+        shared_server.url + path,
+        headers={
+            "Origin": ALLOWED,
+            "Access-Control-Request-Method": "DELETE",
+            "Access-Control-Request-Headers": "authorization, traceparent, x-request-id, cookie",
+        },
+        timeout=10,
+    )
+    assert "DELETE" in answer.headers["Access-Control-Allow-Methods"]
+    names = {name.strip() for name in answer.headers["Access-Control-Allow-Headers"].lower().split(",")}
+    assert {"authorization", "traceparent", "x-request-id"} <= names
+    assert "cookie" not in names
 
 
 @pytest.mark.parametrize("path", ["/broadcast", "/socket.io/?EIO=4&transport=polling"])

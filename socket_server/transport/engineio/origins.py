@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from socket_server.transport.engineio import preflight
+
 _LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 
 
@@ -36,9 +38,5 @@ class Origins:
             return [vary]
         headers = [vary, ("Access-Control-Allow-Origin", origin), ("Access-Control-Allow-Credentials", "true")]
         if environ.get("REQUEST_METHOD") == "OPTIONS":
-            headers += [
-                ("Access-Control-Allow-Methods", "GET, POST, OPTIONS"),
-                ("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key"),
-                ("Access-Control-Max-Age", "600"),
-            ]
+            headers += preflight.headers(environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", ""))
         return headers

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from socket_server.auth.credentials import Credentials, from_event, from_handshake
+from socket_server.auth.credentials import Credentials, cookie_value, from_event, from_handshake
 from socket_server.errors import AuthenticationError
 
 COOKIE = "jwt=cookie-token; id=2"
@@ -234,3 +234,18 @@ def test_a_token_and_a_user_survive_the_way_through_quoted_cookies(token: str, u
     assert from_handshake(json.loads(json.dumps({"token": token, "userId": user_id})), "", "") == Credentials(
         token, user_id
     )
+
+
+@pytest.mark.parametrize(
+    ("sent", "value"),
+    [
+        ("משתמש".encode(), "משתמש"),
+        (b"%D7%9E" + "ש".encode(), "מש"),
+        (b"caf\xe9", "café"),
+        (b"%FF", "\ufffd"),
+        ('"משתמש"'.encode(), "משתמש"),
+    ],
+)
+def test_a_cookies_bytes_are_read_as_utf_8_and_else_as_latin_1(sent: bytes, value: str) -> None:
+    header = (b"a=b; id=" + sent).decode("latin-1")  # as WSGI passes it
+    assert cookie_value(header, "id") == value

@@ -1,8 +1,9 @@
-"""GET and DELETE /users/<id>/notifications: what is kept for a user, for operators and for privacy requests."""
+"""GET and DELETE /users/<id>/notifications: list what is kept for a user, and delete it."""
 
 import orjson
 from flask import Blueprint, Response, request
 
+from socket_server.api import user_paths
 from socket_server.api.authorization import Authorization
 from socket_server.api.errors import json_response
 from socket_server.errors import RequestError
@@ -11,20 +12,20 @@ from socket_server.notifications.positions import parse_offset
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
-MAX_BYTES = 4_194_304  # of the notifications in one answer; the rest comes with the next `after`
+MAX_BYTES = 4_194_304  # of the notifications in one answer; the caller gets the rest with the next `after`
 
 
 def blueprint(inbox: Inbox, authorization: Authorization) -> Blueprint:
-    """Register the endpoints; paths.prepare() the app before."""
-    bp = Blueprint("inbox", __name__)
+    """Return the routes."""
+    bp = user_paths.blueprint("notifications", authorization)
 
     @bp.get("/users/<any_text:user_id>/notifications")
     def kept(user_id: str) -> Response:
-        """List what is kept after `after`, oldest first.
+        """List the notifications after the offset `after`, oldest first.
 
-        `total` counts all of it: go on with the last `id`. `complete`: retention has dropped nothing after `after`.
+        `total` counts all of them; the last `id` is the `after` of the next page. `complete` is false if retention has
+        dropped some after `after`. 400: bad parameter, 503: the inbox is unavailable.
         """
-        authorization.require(request.environ)
         after = _offset("after")
         page = inbox.since(user_id, after, None, _limit(), MAX_BYTES)
         complete = {"complete": page.complete} if after else {}
@@ -45,8 +46,7 @@ def blueprint(inbox: Inbox, authorization: Authorization) -> Blueprint:
 
     @bp.delete("/users/<any_text:user_id>/notifications")
     def forget(user_id: str) -> Response:
-        """Forget all that is kept for a user."""
-        authorization.require(request.environ)
+        """Delete all notifications of a user. 503: the inbox is unavailable."""
         return json_response({"success": True, "deleted": inbox.forget(user_id)})
 
     return bp
