@@ -1,10 +1,11 @@
-"""Log lines: the prefix first, one line an event, no secret in them."""
+"""Log lines: the prefix first, one line for each event, no secret in them, in linear time."""
 
 import io
 import json
 import logging
 import re
 import sys
+import timeit
 from typing import Any
 
 import pytest
@@ -140,7 +141,84 @@ def test_no_text_around_a_secret_brings_it_out(before: str, after: str) -> None:
         assert TOKEN[10:40] not in line
 
 
+# In linear time
+
+
+HOSTILE = {
+    "token starts": "eyA",
+    "token starts with dots": "eyAAAAAA.",
+    "dots": ".",
+    "a word": "a",
+    "bearer": "bearer ",
+    "bearer and spaces": "bearer" + " " * 50,
+    "encoded spaces": "bearer%20%20",
+    "sid": "?sid=",
+    "colors": "\x1b[1",
+    "secret starts": "the-api-key-of-the-back-en",
+    "hyphens": "-",
+    "line ends": "\n\u2028\x85",
+    "emoji": "😀",
+    "half a surrogate pair": "\ud800",
+}
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
+def test_a_megabyte_of_hostile_text_is_redacted_within_50_ms(hostile: str) -> None:
+    text = hostile * (1_000_000 // len(hostile))
+    secrets = ["the-api-key-of-the-back-end", "another-secret-of-this-server"]
+    for formatter in (TextFormatter(secrets), JsonFormatter(secrets)):
+        made = record("%s", text, exc_info=failure(text[:65_536]))  # the largest message of a client
+        took = min(timeit.repeat(lambda made=made, formatter=formatter: formatter.format(made), number=1, repeat=3))
+        assert took < 0.05, f"{took * 1_000:.1f} ms"
+    took = min(timeit.repeat(lambda: Redactor(secrets)(text[:100_000]), number=1, repeat=3))
+    assert took < 0.05, f"{took * 1_000:.1f} ms for a tenth of it without a bound"
+
+
+@given(st.lists(st.sampled_from([*HOSTILE.values(), TOKEN, "e", "y", "w", ".", " ", "é"]), min_size=1, max_size=6))
+def test_no_mixture_takes_longer_for_twice_the_text_than_linear_time_allows(parts: list[str]) -> None:
+    text = "".join(parts)
+    text = text * (20_000 // len(text) + 1)
+    redact = Redactor(["the-api-key-of-the-back-end"])
+    assert min(timeit.repeat(lambda: redact(text), number=1, repeat=3)) < 0.02
+
+
+def test_a_long_text_is_cut_and_says_so() -> None:
+    for formatter in (TextFormatter(), JsonFormatter()):
+        line = formatter.format(record("%s", "x" * (log.MAX_TEXT_CHARS + 5)))
+        assert len(line) < log.MAX_TEXT_CHARS + 200
+        assert "… (5 more characters)" in line
+        assert "more characters" not in formatter.format(record("%s", "x" * log.MAX_TEXT_CHARS))
+
+
+def test_no_part_of_a_secret_survives_where_a_text_is_cut() -> None:
+    secret = "the-api-key-of-the-back-end"
+    redactor = Redactor([secret])
+    for at in range(60, 140):
+        for before in ("x" * at, f"{secret} " * 3 + "x" * at):
+            cut = redactor.bounded(f"{before}{secret}{'y' * 200}", 100)
+            assert not [start for start in range(len(secret) - 4) if secret[start : start + 5] in cut]
+
+
 # One line
+
+
+CONTROLS = [
+    *map(chr, range(0x20)),
+    *map(chr, range(0x7F, 0xA0)),
+    *"\u2028\u2029\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ud800\udfff",
+]
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: f"U+{ord(control):04X}")
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_no_control_character_reaches_the_log(control: str, formatter: logging.Formatter) -> None:
+    for made in (
+        record("from %s", f"a{control}b"),
+        record("x", exc_info=failure(f"a{control}b")),
+    ):
+        line = formatter.format(made)
+        assert control not in line.replace("\n    ", "")
+        assert line.encode()
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\n\n"])
@@ -170,16 +248,17 @@ def test_a_client_cannot_forge_a_line_beside_a_traceback(where: str) -> None:
 def test_any_text_is_one_line_of_json(text: str) -> None:
     line = JsonFormatter().format(record("%s", text))
     assert "\n" not in line
-    # Colours and what stands around a message are taken off; nothing else is lost.
+    # Colors and surrounding white space are removed; nothing else is lost.
     assert json.loads(line)["message"] == Redactor()(re.sub(r"\x1b\[[\d;]*m", "", text).strip())
+    assert line.isprintable() or not set(line) & set(CONTROLS)
 
 
 @given(st.text())
 def test_any_text_is_one_line(text: str) -> None:
     line = TextFormatter().format(record("%s", text))
-    assert "\n" not in line
-    assert "\r" not in line
+    assert not set(line) & set(CONTROLS)
     assert LINE.match(line)
+    assert line.encode()
 
 
 def test_json_is_readable_and_not_escaped() -> None:
