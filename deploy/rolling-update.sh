@@ -1,6 +1,6 @@
 #!/bin/sh
-# Bring a new version, or other settings, to the nodes of docker-compose.cluster.yml: one after the other, each only when the
-# one before is healthy. Clients of a node that stops come back to the others, and are sent what they missed.
+# Update the nodes of docker-compose.cluster.yml to a new version or new settings, one after the other: the next one only when
+# the one before is healthy. Clients of a node that stops reconnect to the others and recover.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -2,15 +2,14 @@
 //
 //   cd /opt/socket-server && pm2 start deploy/pm2/ecosystem.config.js && pm2 save
 //
-// Secrets are not here: they are in /opt/socket-server/.env (mode 600), which the server reads by itself. What is in
-// `env` below wins over that file.
+// Secrets are in /opt/socket-server/.env (mode 600), which the server reads by itself. Values in `env` below win over that file.
 
 const path = require('path');
 
 const root = path.resolve(__dirname, '../..');
 
-// PM2 stops a process with SIGINT, on which gunicorn drops every connection at once; SIGTERM is what drains them. So a
-// shell stands between the two: it turns PM2's signal into SIGTERM and ends with gunicorn's own exit status.
+// PM2 stops a process with SIGINT, on which gunicorn closes every connection at once; SIGTERM drains them. This shell turns PM2's
+// signal into SIGTERM and ends with gunicorn's exit status.
 const run = `
   trap 'kill -TERM "$pid"' INT TERM
   .venv/bin/gunicorn wsgi:app & pid=$!
@@ -28,16 +27,16 @@ module.exports = {
       args: ['-c', run],
       interpreter: 'none',
 
-      // Always one: instances of PM2 would want the same port. For more processes: REDIS_URL and WEB_CONCURRENCY.
+      // Always one: several PM2 instances would need the same port. For more processes: REDIS_URL and WEB_CONCURRENCY.
       exec_mode: 'fork',
       instances: 1,
 
-      // The signal goes to the shell alone. Milliseconds; 10 s or more above DRAIN_SECONDS (10 s).
+      // The signal goes to the shell only. kill_timeout is in milliseconds: at least 10 s above DRAIN_SECONDS (10 s).
       treekill: false,
       kill_timeout: 30000,
 
-      // Exit status 2 is a wrong setting, which a restart does not mend; the log says which. For other failures, give up
-      // after 5 starts that did not last 10 seconds.
+      // Exit status 2: a setting is wrong, and a restart does not help; the log names it. After other failures, give up after 5
+      // starts that did not last 10 seconds.
       autorestart: true,
       stop_exit_codes: [2],
       min_uptime: 10000,
