@@ -16,6 +16,7 @@ from socket_server.auth.remote_keys import RemoteKeySet
 from socket_server.auth.tokens import TokenVerifier
 from socket_server.cluster.registry import LocalRegistry, Registry, unique
 from socket_server.config import Settings
+from socket_server.config.weaknesses import remarks, weaknesses
 from socket_server.errors import InboxUnavailable
 from socket_server.events import ConnectionEvents
 from socket_server.health import Health
@@ -70,8 +71,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     """Build a server. settings: read from the environment where None. Raises ConfigError."""
     settings = with_development_secret(settings or config.load())
     log.configure(settings.log_level, settings.log_format, (*settings.jwt_secrets, *settings.api_keys))
-    for warning in settings.warnings():
-        _log.warning(warning)
+    for text in (*weaknesses(settings), *remarks(settings)):
+        _log.warning(text)
 
     origins = Origins(settings.client_origins, ("http", "https") if settings.development else ("https",) * settings.demo)
     gate = Gate(
