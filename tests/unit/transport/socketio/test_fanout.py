@@ -42,7 +42,7 @@ def test_a_connection_whose_write_raises_costs_nobody_else_a_notification(severa
 
 # Over real WebSockets, with a system call for each connection and with one for many
 
-LIMITS = Limits(max_message_bytes=100, send_backlog_bytes=50_000, connect_timeout_s=1, events_per_second=20)
+LIMITS = Limits(max_message_bytes=100, send_backlog_bytes=50_000, auth_timeout_s=1, events_per_second=20)
 
 
 class Client:
