@@ -42,7 +42,7 @@ class ConnectionEvents:
         deadlines: Deadlines,
         failed: Callable[[str], None],
     ) -> None:
-        """failed: called with the client's address, "" if it is unknown, at every failed authentication."""
+        """failed: called with the client's address at every failed authentication."""
         self._settings = settings
         self._verifier = verifier
         self._sessions = sessions
@@ -107,7 +107,8 @@ class ConnectionEvents:
             if found is not None:
                 self._admit(connection, self._identify(connection, found))
         except AuthenticationError as error:
-            self._failed(connection.address)
+            if connection.attributable:
+                self._failed(connection.address)
             self._refuse(connection, error)
         except Unavailable as error:
             # Neither the token nor the client is at fault. Closing the transport makes the client reconnect and try again.
@@ -138,7 +139,7 @@ class ConnectionEvents:
             self._begin(connection, identity, position)
         else:
             # A token refresh: the connection is live or recovering, so nothing needs to be replayed.
-            self._broadcaster.in_turn(lambda head: connection.deliver([_success(identity, head, recovered=True)]))
+            self._broadcaster.send_at_head(connection, lambda head: _success(identity, head, recovered=True))
 
     def _begin(self, connection: Connection, identity: Identity, position: Position | None) -> None:
         """Register a connection, and replay what it missed before any live notification."""

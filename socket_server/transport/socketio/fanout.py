@@ -1,156 +1,115 @@
-"""Fan-out: prepared packets to many connections, written straight to each."""
+"""Fan-out: write prepared packets to many connections, each connection its own.
 
-from collections.abc import Iterator, Sequence
+Here: the writes of one moment. Not here: which packets wait for which connection (notifications/delivery_queue.py).
+"""
+
+from collections.abc import Sequence
 from itertools import compress
-from typing import NamedTuple
 
 from socket_server import log
 from socket_server.runtime.ring import SIZE, Ring
-from socket_server.runtime.time_slice import TimeSlice
 from socket_server.transport.socketio.connection import Connection
 from socket_server.transport.socketio.packets import Packet
 
 _log = log.logger("Socket.IO")
 
-# Between two looks at the clock so much is written, to so many: about a millisecond.
-_BYTES_PER_LOOK = 262_144
-_WRITES_PER_LOOK = SIZE
+MAX_WRITES = SIZE  # connections in one call of write(): one system call, about a millisecond
 
-# From so many sockets on one system call for all of them costs less than one for each, also where each gets its own frame.
-_WORTH_A_RING = 8
-
-Delivery = tuple[Packet, Sequence[Connection]]
+# Below this number of sockets one system call each costs less than one io_uring call.
+_MIN_RING_WRITES = 8
 
 
-class _Writes(NamedTuple):
-    """What goes out between two looks at the clock: to each connection its packets, as one frame."""
+class PacketRun:
+    """Packets that go to a connection one after the other. Immutable; all connections that get the same ones share it."""
 
-    connections: Sequence[Connection]
-    packets: Sequence[list[Packet]]
-    frames: Sequence[bytes]
+    __slots__ = ("_frame", "_parts", "packets", "size")
 
-    def where(self, chosen: Sequence[bool]) -> "_Writes":
-        """Return some of them."""
-        return _Writes(
-            list(compress(self.connections, chosen)),
-            list(compress(self.packets, chosen)),
-            list(compress(self.frames, chosen)),
-        )
+    def __init__(self, packets: Sequence[Packet]) -> None:
+        """size: bytes of the payloads."""
+        self.packets = packets
+        self.size = sum([len(packet.payload) for packet in packets])
+        self._frame: bytes | None = None
+        self._parts: tuple[PacketRun, PacketRun] | None = None
+
+    @property
+    def frame(self) -> bytes:
+        """The WebSocket frames of all packets, joined once: one write, one system call."""
+        if self._frame is None:
+            frames = [packet.frame for packet in self.packets]
+            self._frame = frames[0] if len(frames) == 1 else b"".join(frames)
+        return self._frame
+
+    def followed_by(self, packet: Packet) -> "PacketRun":
+        """Return these packets and one more."""
+        return PacketRun((*self.packets, packet))
+
+    def split(self, max_bytes: int) -> "tuple[PacketRun, PacketRun]":
+        """Return the first packets, at most max_bytes (but at least one), and the others."""
+        if self._parts is None:
+            size = count = 0
+            for packet in self.packets[:-1]:
+                size += len(packet.payload)
+                if size > max_bytes and count:
+                    break
+                count += 1
+            self._parts = PacketRun(self.packets[:count]), PacketRun(self.packets[count:])
+        return self._parts
 
 
 class FanOut:
-    """Writes packets to connections.
-
-    It gives way to other greenlets on its way; that no other fan-out comes between is its caller's business.
-    """
+    """Writes packets to connections. Never blocks and never yields to another greenlet, apart from log output."""
 
     def __init__(self, ring: Ring | None = None) -> None:
-        """ring: writes to many sockets at once; None: each is written to by itself."""
+        """ring: writes to many sockets in one system call; None: one system call for each socket."""
         self._ring = ring
 
-    def __call__(self, deliveries: Sequence[Delivery]) -> set[Connection]:
-        """Write each packet to its connections, in this order on each of them; return those that have ended meanwhile.
+    def write(self, connections: Sequence[Connection], runs: Sequence[PacketRun]) -> list[Connection]:
+        """Write to each connection its packets; return the connections that have ended and take nothing more.
 
-        A packet goes to a connection once. Where several packets go to one connection they are written at once.
+        connections: at most MAX_WRITES, each named once. runs: one for each connection, in the same order.
         """
-        missed: set[Connection] = set()
-        time_slice = TimeSlice()
-        for writes in _parted(_by_audience(deliveries), time_slice):
-            if self._ring is not None and len(writes.connections) >= _WORTH_A_RING:
-                missed.update(_write_together(self._ring, writes))
-            else:
-                missed.update(_write_each(writes))
-            time_slice.maybe_yield()
-        return missed
+        if self._ring is not None and len(connections) >= _MIN_RING_WRITES:
+            return _write_by_ring(self._ring, connections, runs)
+        return _write_each(connections, runs)
 
 
-_Group = tuple[list[Packet], Sequence[Connection]]  # all of the packets go to all of the connections, in this order
-
-
-def _by_audience(deliveries: Sequence[Delivery]) -> list[_Group]:
-    """Bring together the packets that follow each other to the same connections."""
-    groups: list[_Group] = []
-    for packet, connections in deliveries:
-        if groups and groups[-1][1] == connections:
-            groups[-1][0].append(packet)
-        else:
-            groups.append(([packet], connections))
-    return groups
-
-
-def _parted(groups: list[_Group], time_slice: TimeSlice) -> Iterator[_Writes]:
-    """Bring together what goes to the same connection, and part the writes."""
-    if len(groups) == 1:
-        yield from _one(*groups[0])
-    elif groups:
-        yield from _several(groups, time_slice)
-
-
-def _one(packets: list[Packet], connections: Sequence[Connection]) -> Iterator[_Writes]:
-    frame = _joined(packets)
-    at_once = max(1, min(_WRITES_PER_LOOK, _BYTES_PER_LOOK // len(frame)))
-    for start in range(0, len(connections), at_once):
-        some = connections[start : start + at_once]
-        yield _Writes(some, [packets] * len(some), [frame] * len(some))
-
-
-def _several(groups: list[_Group], time_slice: TimeSlice) -> Iterator[_Writes]:
-    packets_of: dict[Connection, list[Packet]] = {}
-    for packets, connections in groups:
-        for connection in connections:
-            packets_of.setdefault(connection, []).extend(packets)
-        time_slice.maybe_yield()
-    connections, lists = list(packets_of), list(packets_of.values())
-    frames: list[bytes] = []
-    start = size = 0
-    last: list[Packet] = []
-    frame = b""
-    for at, packets in enumerate(lists):
-        if packets != last:  # a user's devices, or the audience of a batch, get the same
-            last, frame = packets, _joined(packets)
-        if frames and (size + len(frame) > _BYTES_PER_LOOK or len(frames) == _WRITES_PER_LOOK):
-            yield _Writes(connections[start:at], lists[start:at], frames)
-            start, frames, size = at, [], 0
-        frames.append(frame)
-        size += len(frame)
-    yield _Writes(connections[start:], lists[start:], frames)
-
-
-def _joined(packets: list[Packet]) -> bytes:
-    return packets[0].frame if len(packets) == 1 else b"".join([packet.frame for packet in packets])
-
-
-def _write_together(ring: Ring, writes: _Writes) -> list[Connection]:
+def _write_by_ring(ring: Ring, connections: Sequence[Connection], runs: Sequence[PacketRun]) -> list[Connection]:
     """Write by one system call; return the connections that have ended."""
-    # From here to the system call nothing else may run: it could close a socket, and its number become another's.
+    # No other greenlet may run between here and the system call: it could close a socket, and the descriptor could be
+    # another connection's by then.
     fds = [
         -1 if (websocket := connection.eio_socket.websocket) is None or connection.holds else websocket.writable_fd
-        for connection in writes.connections
+        for connection in connections
     ]
-    others = None
+    others: list[Connection] = []
     if -1 in fds:
-        others = writes.where([fd == -1 for fd in fds])
-        writes = writes.where([fd != -1 for fd in fds])
-        fds = [fd for fd in fds if fd != -1]
+        direct = [fd != -1 for fd in fds]
+        indirect = [fd == -1 for fd in fds]
+        others, runs_of_others = list(compress(connections, indirect)), list(compress(runs, indirect))
+        connections, runs = list(compress(connections, direct)), list(compress(runs, direct))
+        fds = list(compress(fds, direct))
+    frames = [run.frame for run in runs]
     missed = []
-    for position, taken in ring.send(writes.frames, fds).items():
-        connection = writes.connections[position]
+    for position, taken in ring.send(frames, fds).items():
+        connection = connections[position]
         try:
-            goes_on = connection.eio_socket.websocket.wrote(writes.frames[position], taken)
+            goes_on = connection.eio_socket.websocket.wrote(frames[position], taken)
         except Exception:
             goes_on = _give_up(connection)
         if not goes_on:
             missed.append(connection)
-    return missed if others is None else missed + _write_each(others)
+    return missed + _write_each(others, runs_of_others) if others else missed
 
 
-def _write_each(writes: _Writes) -> list[Connection]:
+def _write_each(connections: Sequence[Connection], runs: Sequence[PacketRun]) -> list[Connection]:
     missed = []
-    for connection, packets, frame in zip(writes.connections, writes.packets, writes.frames, strict=True):
+    for connection, run in zip(connections, runs, strict=True):
         try:
             websocket = connection.eio_socket.websocket
-            direct = websocket is not None and not connection.holds
-            taken = websocket.send(frame) if direct else connection.deliver(packets)
+            if websocket is None or connection.holds:
+                taken = connection.deliver(list(run.packets))
+            else:
+                taken = websocket.send(run.frame)
         except Exception:
             taken = _give_up(connection)
         if not taken:
@@ -159,14 +118,14 @@ def _write_each(writes: _Writes) -> list[Connection]:
 
 
 def _give_up(connection: Connection) -> bool:
-    """End a connection that cannot be written to: nobody else may miss anything for it."""
+    """Close a connection whose write failed unexpectedly; the other connections get their packets all the same."""
     _log.exception("closed: unexpected error in a write, sid=%s", connection.sid)
     close(connection)
     return False
 
 
 def close(connection: Connection) -> None:
-    """Close a connection's transport after a fault of the server's: its client comes back and recovers. Raises nothing."""
+    """Close a connection's transport after an error in the server: its client reconnects and recovers. Raises nothing."""
     try:
         connection.eio_socket.close(reason="server error")
     except Exception:

@@ -1,4 +1,4 @@
-"""The way of a notification: its offset, its users, its report; one order for every connection; each stored first."""
+"""Broadcaster: a notification is stored, then delivered; each connection gets its notifications in offset order."""
 
 import itertools
 import json
@@ -17,8 +17,9 @@ from socket_server.inbox.inbox import Appended, DeliveryCount, Entry, Inbox, Inb
 from socket_server.inbox.memory import MemoryInbox
 from socket_server.inbox.sqlite.client import SqliteClient
 from socket_server.inbox.sqlite.file import SqliteFile
-from socket_server.notifications.broadcaster import Broadcaster, Report, Result
+from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.notifications.notification import Broadcast
+from socket_server.notifications.report import Report, Result
 from socket_server.sessions import SessionManager
 from socket_server.transport.socketio import packets
 from tests.servers import ROOT
@@ -28,7 +29,7 @@ from tests.unit.fakes import RecordingSession, connection
 def online(
     *users: str, broken: tuple[str, ...] = (), inbox: Inbox | None = None
 ) -> tuple[Broadcaster, dict[str, list[RecordingSession]]]:
-    """Return a broadcaster, and the sessions of each connection of the users named (twice: two connections)."""
+    """Return a broadcaster with these users connected (named twice: two connections), and the sessions of each user."""
     sessions = SessionManager(max_per_user=20)
     recorded: dict[str, list[RecordingSession]] = {}
     for user in users:
@@ -53,7 +54,7 @@ def kept(inbox: Inbox, user_id: str) -> Page:
 
 
 class Slow:
-    """An inbox whose appends wait for a permission; `batches` notes how many entries each append had."""
+    """An inbox whose appends wait until `permitted` is set; `batches` has the number of entries of each append."""
 
     def __init__(self, below: Inbox) -> None:
         self._below = below
@@ -73,7 +74,7 @@ class Slow:
 
 
 class Publishers:
-    """Threads that broadcast at once; what became of each, in the order of their making."""
+    """Threads that broadcast at the same time, and the outcome of each, in the order in which they were started."""
 
     def __init__(self, broadcaster: Broadcaster, inbox: Slow) -> None:
         self._broadcaster = broadcaster
@@ -82,7 +83,7 @@ class Publishers:
         self.outcomes: dict[int, Result | InboxUnavailable] = {}
 
     def send(self, given: Broadcast) -> None:
-        """Begin to send, and return once it is in the inbox's hands or in the queue before it."""
+        """Start to send, and return when the broadcast is being stored or waits to be stored."""
         number = len(self._threads)
 
         def run() -> None:
@@ -97,7 +98,7 @@ class Publishers:
         if number == 0:
             until(lambda: self._inbox.batches)
         else:
-            until(lambda: len(self._broadcaster._waiting) + len(self.outcomes) == number)
+            until(lambda: len(self._broadcaster._group_commit._waiting) + len(self.outcomes) == number)
 
     def join(self) -> list[Result | InboxUnavailable]:
         self._inbox.permitted.set()
@@ -114,7 +115,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def held_up(session: RecordingSession) -> tuple[threading.Event, threading.Event]:
-    """Let writes to a session wait. Return what says that one has begun, and what lets them go on."""
+    """Block writes to a session. Return an event that is set when a write has begun, and one that lets writes continue."""
     writing, go_on = threading.Event(), threading.Event()
     send = session.send
 
@@ -130,7 +131,7 @@ def held_up(session: RecordingSession) -> tuple[threading.Event, threading.Event
 # Delivery
 
 
-def test_every_connection_of_every_user_named_gets_the_notification_and_its_offset() -> None:
+def test_every_connection_of_the_users_gets_the_notification_and_its_offset() -> None:
     broadcaster, recorded = online("1", "1", "2", "3")
     report = broadcaster.send(broadcast("1", "2", notification={"title": "שלום"}))
     expected = ["notification", {"title": "שלום"}, str(report.offset)]
@@ -138,7 +139,7 @@ def test_every_connection_of_every_user_named_gets_the_notification_and_its_offs
     assert recorded["3"][0].events == []
 
 
-def test_the_report_counts_users_connections_and_what_was_asked() -> None:
+def test_the_report_counts_users_connections_and_requested_users() -> None:
     broadcaster, _ = online("1", "1", "2")
     report = broadcaster.send(Broadcast(("1", "2", "offline"), 5, b"{}", None))
     assert report.to_json() == {
@@ -150,13 +151,13 @@ def test_the_report_counts_users_connections_and_what_was_asked() -> None:
     }
 
 
-def test_a_connection_that_takes_nothing_more_is_not_counted() -> None:
+def test_a_connection_that_has_ended_is_not_counted() -> None:
     broadcaster, _ = online("1", "1", "2", broken=("2",))
     report = broadcaster.send(broadcast("1", "2"))
     assert (report.delivered_to, report.total_sockets) == (1, 2)
 
 
-def test_nobody_connected_is_no_error_and_takes_an_offset_all_the_same() -> None:
+def test_without_a_connection_a_broadcast_gets_an_offset_and_is_no_error() -> None:
     broadcaster, _ = online()
     before = broadcaster.head
     report = broadcaster.send(broadcast("1"))
@@ -171,14 +172,14 @@ def test_one_encoding_is_shared_by_all_connections() -> None:
     assert len({id(session.packets[0]) for sessions in recorded.values() for session in sessions}) == 1
 
 
-def test_the_notification_goes_out_byte_for_byte() -> None:
+def test_the_notification_is_delivered_byte_for_byte() -> None:
     broadcaster, recorded = online("1")
     raw = b'{ "n" : 1.0,"big":123456789012345678901234567890 }'
     report = broadcaster.send(Broadcast(("1",), 1, raw, None))
     assert recorded["1"][0].packets[0].payload == b'42["notification",%b,"%d"]' % (raw, report.offset)
 
 
-def test_broadcasts_sent_together_are_delivered_in_their_order_and_reported_each() -> None:
+def test_broadcasts_sent_together_are_delivered_in_order_and_each_is_reported() -> None:
     broadcaster, recorded = online("1", "2")
     given = [broadcast(user, notification={"n": number}) for number, user in enumerate("1212")]
     reports = broadcaster.send_all([*given, broadcast("1", "2", notification={"n": 4})])
@@ -188,7 +189,7 @@ def test_broadcasts_sent_together_are_delivered_in_their_order_and_reported_each
     assert broadcaster.send_all([]) == []
 
 
-def test_many_publishers_at_once_leave_every_connection_with_growing_offsets(tmp_path: Path) -> None:
+def test_with_many_publishers_every_connection_gets_increasing_offsets(tmp_path: Path) -> None:
     inbox = SqliteClient(str(tmp_path / "inbox.db"), Retention())
     try:
         broadcaster, recorded = online(*(str(number % 10) for number in range(30)), inbox=inbox)
@@ -241,7 +242,7 @@ def test_nothing_is_delivered_before_it_is_stored() -> None:
     assert len(recorded["1"][0].events) == 1
 
 
-def test_publishers_that_come_meanwhile_cost_one_append_and_each_gets_its_own_report() -> None:
+def test_posts_that_arrive_during_an_append_share_the_next_one_and_each_gets_its_own_report() -> None:
     inbox = Slow(MemoryInbox(Retention()))
     broadcaster, recorded = online("1", "2", inbox=inbox)
     publishers = Publishers(broadcaster, inbox)
@@ -255,7 +256,7 @@ def test_publishers_that_come_meanwhile_cost_one_append_and_each_gets_its_own_re
     assert offsets(recorded["1"][0]) == sorted(found)
 
 
-def test_an_inbox_that_fails_is_told_to_every_publisher_and_nothing_is_delivered() -> None:
+def test_if_the_inbox_fails_every_publisher_of_the_group_gets_the_error_and_nothing_is_delivered() -> None:
     inbox = Slow(MemoryInbox(Retention()))
     inbox.failure = InboxUnavailable("the disk is full; make room")
     broadcaster, recorded = online("1", inbox=inbox)
@@ -308,7 +309,7 @@ def test_what_another_process_has_stored_is_delivered_before_what_is_stored_now(
 # Joining
 
 
-def test_who_is_admitted_gets_what_comes_after_the_head_it_is_told() -> None:
+def test_an_admitted_connection_gets_everything_after_the_returned_head() -> None:
     broadcaster, _ = online()
     before = broadcaster.send(broadcast("1"))
     added, session = connection()
@@ -318,7 +319,7 @@ def test_who_is_admitted_gets_what_comes_after_the_head_it_is_told() -> None:
     assert offsets(session) == [after.offset]
 
 
-def test_who_is_admitted_while_broadcasts_go_on_misses_nothing_and_gets_nothing_twice() -> None:
+def test_a_connection_admitted_during_broadcasts_misses_nothing_and_gets_nothing_twice() -> None:
     inbox = MemoryInbox(Retention(max_per_user=100_000))
     broadcaster, _ = online(inbox=inbox)
     going = threading.Event()
@@ -343,7 +344,7 @@ def test_who_is_admitted_while_broadcasts_go_on_misses_nothing_and_gets_nothing_
         assert offsets(session) == [offset for offset in everything if offset > head]
 
 
-def test_the_oldest_connection_gives_way_to_one_too_many() -> None:
+def test_above_the_limit_the_oldest_connection_of_the_user_is_evicted() -> None:
     broadcaster, recorded = online(*["1"] * 20)
     added, _ = connection()
     _, evicted = broadcaster.admit("1", added)
@@ -364,7 +365,7 @@ def test_a_repeat_gets_the_first_answer_with_its_counts_and_is_delivered_once() 
     assert [len(session.events) for session in recorded["1"]] == [1, 1]
 
 
-def test_a_repeat_gets_the_counts_that_were_true_and_not_those_expected() -> None:
+def test_a_repeat_gets_the_actual_counts_not_those_expected_before_the_delivery() -> None:
     broadcaster, _ = online("1", "2", broken=("2",))
     first = broadcaster.send(broadcast("1", "2", key="key"))
     assert (first.delivered_to, first.total_sockets) == (1, 1)
@@ -411,7 +412,7 @@ def test_the_same_key_twice_in_one_batch_is_one_notification() -> None:
     assert offsets(recorded["1"][0]) == [first.offset, next_.offset]
 
 
-def test_a_key_that_is_under_way_is_refused_until_it_is_answered() -> None:
+def test_a_key_in_use_is_refused_until_its_request_is_answered() -> None:
     inbox = Slow(MemoryInbox(Retention()))
     broadcaster, recorded = online("1", inbox=inbox)
     publishers = Publishers(broadcaster, inbox)
@@ -426,7 +427,7 @@ def test_a_key_that_is_under_way_is_refused_until_it_is_answered() -> None:
     assert broadcaster.send(broadcast("1", key="key")) == first
 
 
-def test_of_a_batch_only_what_is_under_way_elsewhere_is_refused() -> None:
+def test_of_a_batch_only_the_broadcasts_whose_keys_are_in_use_are_refused() -> None:
     inbox = Slow(MemoryInbox(Retention()))
     broadcaster, recorded = online("1", inbox=inbox)
     publishers = Publishers(broadcaster, inbox)
@@ -435,7 +436,7 @@ def test_of_a_batch_only_what_is_under_way_elsewhere_is_refused() -> None:
     given = [broadcast("1", notification={"n": number}, key=key) for number, key in enumerate(["new", "key", None], 1)]
     batch = threading.Thread(target=lambda: results.extend(broadcaster.send_all(given)))
     batch.start()
-    until(lambda: broadcaster._waiting)
+    until(lambda: broadcaster._group_commit._waiting)
     publishers.join()
     batch.join()
     assert [isinstance(each, RequestError) and each.status for each in results] == [False, 409, False]
@@ -443,7 +444,7 @@ def test_of_a_batch_only_what_is_under_way_elsewhere_is_refused() -> None:
     assert broadcaster.send(given[0]) == results[0]
 
 
-def test_a_key_is_free_again_after_a_failure() -> None:
+def test_a_key_can_be_used_again_after_a_failure() -> None:
     inbox = Slow(MemoryInbox(Retention()))
     inbox.permitted.set()
     broadcaster, _ = online("1", inbox=inbox)
@@ -454,19 +455,19 @@ def test_a_key_is_free_again_after_a_failure() -> None:
             broadcaster.send(broadcast("1", key="key"))
     inbox.failure = None
     assert broadcaster.send(broadcast("1", key="key")).delivered_to == 1
-    assert not broadcaster._under_way
+    assert not broadcaster._keys_in_use
 
 
-def test_what_a_key_keeps_is_read_again() -> None:
+def test_the_stored_counts_of_a_key_are_decoded() -> None:
     assert DeliveryCount.decode(DeliveryCount(3, 5).encode()) == DeliveryCount(3, 5)
     assert DeliveryCount.decode(b"[3,5,8]") == DeliveryCount(3, 5)
 
 
-# Where the inbox's answer is lost
+# If the answer of an append is lost
 
 
 class Forgetful:
-    """An inbox that stores what it is given and, where it is told so, fails to say it."""
+    """An inbox that stores its entries and, if `mute`, loses the answer."""
 
     def __init__(self, below: Inbox) -> None:
         self._below = below
@@ -487,7 +488,7 @@ def forgetful(tmp_path: Path) -> Forgetful:
     return Forgetful(SqliteFile(str(tmp_path / "inbox.db"), Retention()))
 
 
-def test_what_was_stored_unheard_goes_out_before_its_repeat_is_answered(forgetful: Forgetful) -> None:
+def test_after_a_lost_answer_the_notification_is_delivered_before_its_repeat_is_answered(forgetful: Forgetful) -> None:
     broadcaster, recorded = online("ada", inbox=forgetful)
     forgetful.mute = True
     with pytest.raises(InboxUnavailable):
@@ -500,7 +501,7 @@ def test_what_was_stored_unheard_goes_out_before_its_repeat_is_answered(forgetfu
     assert offsets(session) == [repeated.offset]
 
 
-def test_what_was_stored_unheard_goes_out_before_what_comes_later(forgetful: Forgetful) -> None:
+def test_after_a_lost_answer_the_notification_is_delivered_before_newer_ones(forgetful: Forgetful) -> None:
     broadcaster, recorded = online("ada", "bob", inbox=forgetful)
     forgetful.mute = True
     for n in range(3):
@@ -514,7 +515,7 @@ def test_what_was_stored_unheard_goes_out_before_what_comes_later(forgetful: For
     assert broadcaster.head == last.offset
 
 
-def test_what_was_stored_unheard_goes_out_when_nobody_publishes(forgetful: Forgetful) -> None:
+def test_after_a_lost_answer_catching_up_delivers_the_notification_once(forgetful: Forgetful) -> None:
     broadcaster, recorded = online("ada", inbox=forgetful)
     forgetful.mute = True
     with pytest.raises(InboxUnavailable):
@@ -527,7 +528,7 @@ def test_what_was_stored_unheard_goes_out_when_nobody_publishes(forgetful: Forge
     assert [event[1] for event in recorded["ada"][0].events] == [{"n": 1}]
 
 
-def test_catching_up_has_nothing_left_to_do_where_a_publisher_did_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_catching_up_shares_the_append_of_a_waiting_publisher(caplog: pytest.LogCaptureFixture) -> None:
     inbox = Slow(MemoryInbox(Retention()))
     broadcaster, recorded = online("1", inbox=inbox)
     publishers = Publishers(broadcaster, inbox)
@@ -535,7 +536,7 @@ def test_catching_up_has_nothing_left_to_do_where_a_publisher_did_it(caplog: pyt
     publishers.send(broadcast("1"))  # stores for the one that catches up, too
     catching_up = threading.Thread(target=broadcaster.catch_up)
     catching_up.start()
-    until(lambda: len(broadcaster._waiting) == 2)
+    until(lambda: len(broadcaster._group_commit._waiting) == 2)
     reports = publishers.join()
     catching_up.join(10)
     assert offsets(recorded["1"][0]) == [report.offset for report in reports if isinstance(report, Report)]
@@ -543,7 +544,7 @@ def test_catching_up_has_nothing_left_to_do_where_a_publisher_did_it(caplog: pyt
     assert not caplog.records
 
 
-def test_the_second_of_a_key_in_one_batch_gets_the_true_answer_of_the_first() -> None:
+def test_a_repeat_within_a_batch_gets_the_actual_counts_of_the_first() -> None:
     broadcaster, _ = online("ada", "ada", "bob", broken=("ada",))
     twice = broadcast("ada", "bob", key="key")
     first, second = broadcaster.send_all([twice, twice])
@@ -552,25 +553,17 @@ def test_the_second_of_a_key_in_one_batch_gets_the_true_answer_of_the_first() ->
     assert second == first
 
 
-def test_a_key_under_way_is_a_conflict_though_the_inbox_is_down(forgetful: Forgetful) -> None:
+def test_a_key_in_use_is_a_conflict_even_if_the_inbox_is_down(forgetful: Forgetful) -> None:
     broadcaster, _ = online(inbox=forgetful)
     forgetful.mute = True
-    broadcaster._under_way.add("key")
+    broadcaster._keys_in_use.add("key")
     with pytest.raises(RequestError) as refused:
         broadcaster.send(broadcast("ada", key="key"))
     assert refused.value.status == 409
 
 
-def test_what_acts_in_turn_sees_a_head_that_has_gone_out() -> None:
-    broadcaster, recorded = online("ada")
-    sent = broadcaster.send(broadcast("ada"))
-    seen: list[int] = []
-    broadcaster.in_turn(seen.append)
-    assert seen == [sent.offset] == offsets(recorded["ada"][0])
-
-
-def test_an_unexpected_error_is_told_to_those_it_struck_and_to_nobody_else() -> None:
-    """The first publisher serves those who came meanwhile, too; what befalls them is not its."""
+def test_an_unexpected_error_fails_the_posts_of_its_group_only() -> None:
+    """The first publisher also stores the posts that arrived meanwhile; their errors are not its own."""
     inbox = Slow(MemoryInbox(Retention()))
     inbox.failure = RuntimeError("a fault")
     broadcaster, recorded = online("1", inbox=inbox)
@@ -583,8 +576,7 @@ def test_an_unexpected_error_is_told_to_those_it_struck_and_to_nobody_else() -> 
     assert offsets(recorded["1"][0]) == [first.offset]
 
 
-def test_posts_are_stored_together_up_to_a_bound_in_the_order_of_their_coming() -> None:
-    """What is beyond it is on its way before the next is stored."""
+def test_posts_are_stored_in_order_and_together_up_to_a_number_of_users() -> None:
     inbox = Slow(MemoryInbox(Retention()))
     broadcaster, recorded = online("1", inbox=inbox)
     publishers = Publishers(broadcaster, inbox)
@@ -597,7 +589,7 @@ def test_posts_are_stored_together_up_to_a_bound_in_the_order_of_their_coming() 
     assert offsets(recorded["1"][0]) == [report.offset for report in reports if isinstance(report, Report)]
 
 
-def test_while_a_large_broadcast_is_written_out_the_next_is_stored_and_goes_out_behind_it() -> None:
+def test_while_a_large_broadcast_is_written_the_next_ones_are_stored_and_written_after_it() -> None:
     inbox = Slow(MemoryInbox(Retention()))
     inbox.permitted.set()
     broadcaster, recorded = online("1", "2", inbox=inbox)
@@ -629,37 +621,37 @@ def test_while_a_large_broadcast_is_written_out_the_next_is_stored_and_goes_out_
     assert len(slow.packets) == 2
 
 
-def test_a_small_one_that_is_stored_together_with_large_ones_waits_for_none_of_them() -> None:
+def test_a_small_broadcast_that_is_stored_together_with_large_ones_is_written_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     inbox = Slow(MemoryInbox(Retention()))
     crowd = tuple(str(number) for number in range(1, 300))
     broadcaster, recorded = online(*crowd, "one", "two", inbox=inbox)
-    writing, go_on = held_up(recorded["1"][0])
+    monkeypatch.setattr(broadcaster._queue, "start_flusher", lambda: True)
     publishers = Publishers(broadcaster, inbox)
-    publishers.send(broadcast(*crowd))
-    inbox.permitted.set()
-    assert writing.wait(10)
-    inbox.permitted.clear()
-    for users in (crowd, ("one",), crowd, ("two",), crowd):
+    for users in (crowd, crowd, ("one",), crowd, ("two", "7"), crowd):
         publishers.send(broadcast(*users))
-    inbox.permitted.set()
-    until(lambda: recorded["one"][0].packets and recorded["two"][0].packets)
-    assert not go_on.is_set()
-    go_on.set()
     publishers.join()
+    assert inbox.batches == [1, 5]
+    counts = {user: len(session.packets) for user, [session] in recorded.items()}
+    assert {user for user, count in counts.items() if count} == {"one", "two", "7"}
     broadcaster.wind_down()
-    assert inbox.batches == [1, 1, 4]
-    assert [len(recorded[user][0].packets) for user in crowd] == [4] * len(crowd)
+    for user in crowd:
+        [session] = recorded[user]
+        assert len(session.packets) == (5 if user == "7" else 4)
+        assert offsets(session) == sorted(offsets(session))
 
 
-def test_what_was_stored_goes_out_whoever_of_the_publishers_is_ended_at_any_moment() -> None:
+def test_what_is_stored_is_delivered_though_publishers_are_killed_at_any_moment() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.unit.notifications.killed", "1", "1"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr[-2_000:]
 
 
-def test_a_fault_behind_the_store_leaves_nothing_in_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first of a batch is lined up when the second fails: its users get it, though its publisher is told of a fault."""
+def test_after_an_error_between_storing_and_delivery_the_enqueued_notifications_are_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     inbox = Slow(MemoryInbox(Retention()))
     broadcaster, recorded = online("1", "2", inbox=inbox)
     publishers = Publishers(broadcaster, inbox)
@@ -677,27 +669,55 @@ def test_a_fault_behind_the_store_leaves_nothing_in_the_line(monkeypatch: pytest
     until(lambda: len(recorded["1"][0].packets) == 2)
 
 
-def test_what_acts_in_turn_comes_after_all_that_is_stored() -> None:
+def test_what_is_sent_at_the_head_comes_after_everything_up_to_it_and_waits_for_no_other_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crowd = tuple(str(number) for number in range(1, 300))
+    broadcaster, recorded = online(*crowd)
+    monkeypatch.setattr(broadcaster._queue, "start_flusher", lambda: True)
+    first = broadcaster.send(broadcast(*crowd))
+    [session] = recorded["7"]
+    [made] = broadcaster._sessions.connections_of(["7"]).connections
+    broadcaster.send_at_head(made, lambda head: packets.encode_event("refreshed", {"lastId": str(head)}))
+    last = broadcaster.send(broadcast(*crowd))
+    assert [len(each.packets) for user, [each] in recorded.items() if user != "7"] == [0] * 298
+    broadcaster.wind_down()
+    expected = [
+        ["notification", {}, str(first.offset)],
+        ["refreshed", {"lastId": str(first.offset)}],
+        ["notification", {}, str(last.offset)],
+    ]
+    assert session.events == expected
+
+
+def test_what_is_sent_at_the_head_does_not_wait_for_an_append() -> None:
     inbox = Slow(MemoryInbox(Retention()))
-    inbox.permitted.set()
     broadcaster, recorded = online("1", inbox=inbox)
-    [session] = recorded["1"]
-    writing, go_on = held_up(session)
-    publisher = threading.Thread(target=broadcaster.send, args=(broadcast("1"),))
-    publisher.start()
-    assert writing.wait(10)
-    seen: list[list[int]] = []
-    acting = threading.Thread(target=broadcaster.in_turn, args=(lambda head: seen.append([head, *offsets(session)]),))
-    acting.start()
-    time.sleep(0.05)
-    assert seen == []
-    go_on.set()
-    for thread in (publisher, acting):
-        thread.join(10)
-    assert seen == [[broadcaster.head, broadcaster.head]]
+    publishers = Publishers(broadcaster, inbox)
+    head = broadcaster.head
+    publishers.send(broadcast("1"))
+    [made] = broadcaster._sessions.connections_of(["1"]).connections
+    broadcaster.send_at_head(made, lambda head: packets.encode_event("refreshed", {"lastId": str(head)}))
+    assert not inbox.permitted.is_set()
+    assert recorded["1"][0].events == [["refreshed", {"lastId": str(head)}]]
+    [report] = publishers.join()
+    assert isinstance(report, Report)
+    assert recorded["1"][0].events[1:] == [["notification", {}, str(report.offset)]]
 
 
-def test_what_other_nodes_have_stored_has_gone_out_when_it_is_delivered() -> None:
+def test_what_is_sent_at_the_head_to_a_recovering_connection_comes_after_its_replay() -> None:
+    broadcaster, _ = online()
+    added, session = connection()
+    added.hold()
+    broadcaster.admit("1", added)
+    live = broadcaster.send(broadcast("1"))
+    broadcaster.send_at_head(added, lambda head: packets.encode_event("refreshed", {"lastId": str(head)}))
+    assert session.packets == []
+    added.release()
+    assert session.events == [["notification", {}, str(live.offset)], ["refreshed", {"lastId": str(live.offset)}]]
+
+
+def test_notifications_of_other_nodes_are_delivered_once() -> None:
     broadcaster, recorded = online("1", "2")
     head = broadcaster.head
     records = [Record(head + 1, ("1",), b'"a"', head), Record(head + 2, ("1", "2"), b'"b"', head + 1)]

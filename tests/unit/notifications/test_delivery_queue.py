@@ -1,397 +1,440 @@
-"""The line of what waits to go out: what goes to the same connections goes together, in its order."""
+"""Delivery queue: each connection gets its packets once and in order; what is pending for it shares a write."""
 
 import _thread
 import contextlib
 import itertools
+import random
 import threading
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from socket_server.notifications.delivery_queue import Batch, Outgoing
+from socket_server.notifications import delivery_queue
+from socket_server.notifications.delivery_queue import (
+    HIGH_WATER_BYTES,
+    MAX_CHUNK_BYTES,
+    MAX_COALESCED_BYTES,
+    MAX_DIRECT_BATCH,
+    Batch,
+    DeliveryQueue,
+)
 from socket_server.transport.socketio import packets
 from socket_server.transport.socketio.connection import Connection
-from socket_server.transport.socketio.fanout import Delivery, FanOut
+from socket_server.transport.socketio.fanout import MAX_WRITES, FanOut, PacketRun
+from socket_server.transport.socketio.packets import Packet
 from tests.unit.fakes import RecordingSession, connection
 
 _offsets = itertools.count(1)
 
+Audience = tuple[list[Connection], list[RecordingSession]]
 
-class Gate(FanOut):
-    """Its first call waits until it is let; notes how many packets each had. failure: what the next call raises instead."""
+
+class RecordingFanOut(FanOut):
+    """Notes the packets of each write. hold(): the next call waits for `go_on`. failure: what the next call raises."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.let = threading.Event()
-        self.calls: list[int] = []
+        self.calls: list[list[int]] = []  # of each call: the number of packets that each connection gets
+        self.sizes: list[int] = []  # of each call: its bytes
+        self.writing = threading.Event()
+        self.go_on = threading.Event()
         self.failure: BaseException | None = None
+        self._held = False
 
-    def __call__(self, deliveries: Sequence[Delivery]) -> set[Connection]:
-        self.calls.append(len(deliveries))
-        if len(self.calls) == 1:
-            assert self.let.wait(10)
+    def hold(self) -> None:
+        self._held = True
+
+    def write(self, connections: Sequence[Connection], runs: Sequence[PacketRun]) -> list[Connection]:
+        if runs:
+            self.calls.append([len(run.packets) for run in runs])
+            self.sizes.append(sum(run.size for run in runs))
+            assert len(set(connections)) == len(connections)
+        if self._held and runs:
+            self._held = False
+            self.writing.set()
+            assert self.go_on.wait(10)
         failure, self.failure = self.failure, None
         if failure is not None:
             raise failure
-        return super().__call__(deliveries)
+        return super().write(connections, runs)
 
 
-class Line:
-    """A line whose first batch is being written, to this audience, and stays so until finish()."""
-
-    def __init__(self, audience: Sequence[Connection], *, waits: bool = True) -> None:
-        """waits: whether all who bring something wait until it is out."""
-        self.gate = Gate()
-        self.outgoing = Outgoing(self.gate)
-        if waits:
-            self.outgoing.wind_down()
-        self.missed: list[Set[Connection]] = []
-        self._threads: list[threading.Thread] = []
-        self.post(audience)
-        until_true(lambda: self.gate.calls == [1])
-
-    def post(self, audience: Sequence[Connection], size: int = 2) -> Batch:
-        """Put a notification of so many bytes into the line; a thread of its own waits until it is out."""
-        batch = lined_up(self.outgoing, audience, size)
-        self._threads.append(threading.Thread(target=self._wait_for, args=(batch,)))
-        self._threads[-1].start()
-        return batch
-
-    def send_off(self, audience: Sequence[Connection], size: int = 2) -> Batch:
-        """Put a notification of so many bytes into the line, and leave it there."""
-        batch = lined_up(self.outgoing, audience, size)
-        assert self.outgoing.send_off(batch) == set()
-        return batch
-
-    def _wait_for(self, batch: Batch) -> None:
-        self.missed.append(self.outgoing.send_off(batch))
-
-    def finish(self) -> list[int]:
-        """Let all be written; return how many packets each fan-out had that came after the first one."""
-        self.gate.let.set()
-        for thread in self._threads:
-            thread.join(10)
-        return self.gate.calls[1:]
+def make_queue() -> tuple[DeliveryQueue, RecordingFanOut]:
+    fan_out = RecordingFanOut()
+    return DeliveryQueue(fan_out), fan_out
 
 
-def nothing_waits() -> tuple[Gate, Outgoing]:
-    """Return a line that is written out at once, and its gate, which is open."""
-    gate = Gate()
-    gate.let.set()
-    return gate, Outgoing(gate)
+def held_queue() -> tuple[DeliveryQueue, RecordingFanOut]:
+    """Return a queue whose flusher is held in its first write, to a connection of its own."""
+    queue, fan_out = make_queue()
+    fan_out.hold()
+    enqueue(queue, crowd(1)[0])
+    assert queue.start_flusher()
+    assert fan_out.writing.wait(10)
+    fan_out.calls.clear()
+    fan_out.sizes.clear()
+    return queue, fan_out
 
 
-def lined_up(outgoing: Outgoing, audience: Sequence[Connection], size: int = 2) -> Batch:
-    """Put a notification of so many bytes at the end of the line."""
-    packet = packets.encode_notification(b'"' + b"x" * (size - 2) + b'"', next(_offsets))
-    with outgoing.lot() as lot:
-        if audience:
-            lot.put(packet, audience)
-    return lot.batch
+def crowd(count: int) -> Audience:
+    made = [connection() for _ in range(count)]
+    return [each for each, _ in made], [session for _, session in made]
 
 
-def made(*deliveries: Delivery) -> Batch:
+def notification(size: int = 40) -> Packet:
+    """Return a notification of about this many bytes, with the next offset."""
+    return packets.encode_notification(b'"' + b"x" * (size - 40) + b'"', next(_offsets))
+
+
+def enqueue(queue: DeliveryQueue, *audiences: Sequence[Connection], size: int = 40) -> Batch:
+    """Enqueue a notification for each audience, as one batch."""
     batch = Batch()
-    for packet, connections in deliveries:
-        batch.add(packet, connections)
+    for audience in audiences:
+        queue.enqueue(batch, notification(size), audience)
     return batch
 
 
-def until_true(condition: object) -> None:
-    ends = time.monotonic() + 10
-    assert callable(condition)
-    while not condition():
-        assert time.monotonic() < ends, "it did not happen"
-        time.sleep(0.001)
-
-
-def crowd(count: int) -> tuple[list[Connection], list[RecordingSession]]:
-    made = [connection() for _ in range(count)]
-    return [each for each, _ in made], [session for _, session in made]
+def send(queue: DeliveryQueue, *audiences: Sequence[Connection], size: int = 40) -> frozenset[Connection]:
+    return queue.submit(enqueue(queue, *audiences, size=size))
 
 
 def offsets(session: RecordingSession) -> list[int]:
     return [int(event[-1]) for event in session.events]
 
 
-def test_what_waits_for_the_same_connections_goes_out_together_in_its_order() -> None:
-    audience, sessions = crowd(2_000)
-    line = Line(audience)
-    for _ in range(8):
-        line.post(audience)
-    assert line.finish() == [8]
+def until(condition: Callable[[], object]) -> None:
+    ends = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < ends, "it did not happen"
+        time.sleep(0.001)
+
+
+def written(queue: DeliveryQueue) -> None:
+    until(lambda: queue.pending_bytes == 0)
+    queue.drain()
+
+
+def running(act: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=act)
+    thread.start()
+    return thread
+
+
+# Few connections: written by the publisher
+
+
+def test_a_broadcast_to_few_is_written_by_its_publisher_and_the_connections_that_ended_are_returned() -> None:
+    queue, fan_out = make_queue()
+    audience, sessions = crowd(3)
+    sessions[1].broken = True
+    assert send(queue, audience) == {audience[1]}
+    assert fan_out.calls == [[1, 1, 1]]
+    assert [len(session.packets) for session in sessions] == [1, 0, 1]
+
+
+def test_broadcasts_of_a_batch_share_their_writes() -> None:
+    queue, fan_out = make_queue()
+    audience, sessions = crowd(100)
+    send(queue, *[[each] for each in audience], audience[:10], audience[5:])
+    assert fan_out.calls == [[2] * 5 + [3] * 5 + [2] * 90]
     for session in sessions:
-        assert len(session.packets) == 9
         assert offsets(session) == sorted(offsets(session))
 
 
-def test_what_shares_half_of_its_connections_joins_in() -> None:
-    everybody, sessions = crowd(3_000)
-    line = Line(everybody)
-    line.post(everybody[:2_000])
-    line.post(everybody[1_000:])
-    assert line.finish() == [2]
-    assert [len(session.packets) for session in sessions] == [2] * 1_000 + [3] * 1_000 + [2] * 1_000
-
-
-def test_nobodys_answer_waits_for_a_large_broadcast_to_others() -> None:
-    everybody, sessions = crowd(4_000)
-    line = Line(everybody)
-    line.post(everybody[:2_000])
-    line.post(everybody[2_000:])
-    assert line.finish() == [1, 1]
-    assert {len(session.packets) for session in sessions} == {2}
-
-
-def test_nobodys_answer_waits_for_a_chain_of_broadcasts_that_each_share_half_with_the_one_before() -> None:
-    everybody, sessions = crowd(8_000)
-    line = Line(everybody)
-    for start in range(0, 7_000, 1_000):
-        line.post(everybody[start : start + 2_000])
-    assert line.finish() == [3, 3, 1]
-    assert {len(session.packets) for session in sessions[1_000:7_000]} == {3}
-
-
-def test_what_goes_to_few_goes_out_together_whoever_they_are() -> None:
-    everybody, sessions = crowd(1_000)
-    line = Line(everybody)
-    for each in everybody:
-        line.post([each], size=1_000)
-    assert line.finish() == [1_000]
-    assert {len(session.packets) for session in sessions} == {2}
-
-
-def test_what_goes_to_a_connection_at_once_is_bounded_in_bytes() -> None:
-    audience, [session] = crowd(1)
-    line = Line(audience)
-    for _ in range(7):
-        line.post(audience, size=5_000)
-    assert line.finish() == [3, 3, 1]
-    assert offsets(session) == sorted(offsets(session))
-
-
-def test_one_that_is_larger_than_that_bound_goes_out_all_the_same() -> None:
-    audience, [session] = crowd(1)
-    line = Line(audience)
-    line.post(audience, size=100_000)
-    assert line.finish() == [1]
-    assert len(session.packets) == 2
-
-
-def test_a_batch_is_full_by_its_bytes_or_its_connections() -> None:
-    [one, *_], _ = everybody, _ = crowd(300)
-    assert not made((packets.encode_notification(b"{}", 1), [one])).full
-    assert made((packets.encode_notification(b'"%s"' % (b"x" * 20_000), 1), [one])).full
-    assert made((packets.encode_notification(b"{}", 1), everybody)).full
-
-
-def test_a_batch_for_nobody_waits_for_nobody() -> None:
-    line = Line(crowd(1)[0])
-    batch = line.post([])
-    until_true(lambda: batch.missed == set())
-    assert line.finish() == []
-
-
-def test_a_small_one_to_others_does_not_wait_for_a_large_one() -> None:
-    (audience, sessions), ([other], [theirs]) = crowd(1_000), crowd(1)
-    line = Line(audience)
-    line.post(audience)
-    batch = line.post([other])
-    until_true(lambda: batch.missed == set())
-    assert len(theirs.packets) == 1
-    assert sessions[0].packets == []
-    line.finish()
-    assert {len(session.packets) for session in sessions} == {2}
-
-
-def test_a_small_one_waits_for_what_goes_to_its_own_connections_before() -> None:
-    (audience, sessions), ([other], [theirs]) = crowd(1_000), crowd(1)
-    line = Line(audience)
-    batches = [line.post(some) for some in ([*audience, other], [audience[7]], [other])]
-    time.sleep(0.05)
-    assert [batch.missed for batch in batches] == [None] * 3
-    line.finish()
-    assert len(theirs.packets) == 2
-    assert offsets(theirs) == sorted(offsets(theirs))
-    assert len(sessions[7].packets) == 3
+def test_a_broadcast_to_few_takes_along_what_is_pending_for_its_connections_and_waits_for_no_others() -> None:
+    queue, _ = make_queue()
+    audience, sessions = crowd(1_000)
+    enqueue(queue, audience)
+    send(queue, [audience[7]])
+    assert len(sessions[7].packets) == 2
     assert offsets(sessions[7]) == sorted(offsets(sessions[7]))
+    assert {len(session.packets) for session in sessions if session is not sessions[7]} <= {0, 1}
+    written(queue)
+    assert [len(session.packets) for session in sessions] == [2 if at == 7 else 1 for at in range(1_000)]
 
 
-def test_who_brings_one_to_many_does_not_wait_until_it_is_written_out() -> None:
-    audience, sessions = crowd(1_000)
-    line = Line(audience, waits=False)
-    batches = [line.send_off(audience) for _ in range(5)]
-    assert [batch.missed for batch in batches] == [None] * 5
-    line.finish()
-    until_true(lambda: batches[-1].missed == set())
-    assert line.gate.calls == [1, 5]
-    for session in sessions:
-        assert offsets(session) == sorted(offsets(session))
-        assert len(session.packets) == 6
+def test_publishers_of_one_batch_share_the_work_and_all_are_told_who_ended() -> None:
+    queue, fan_out = make_queue()
+    audience, sessions = crowd(600)
+    sessions[0].broken = sessions[599].broken = True
+    batch = enqueue(queue, *[[each] for each in audience])
+    missed = [queue.submit(batch) for _ in range(3)]
+    assert missed == [{audience[0], audience[599]}] * 3
+    assert [len(call) for call in fan_out.calls] == [256, 256, 88]
 
 
-def test_nor_does_who_brings_the_only_one() -> None:
-    gate = Gate()
-    outgoing = Outgoing(gate)
-    audience, sessions = crowd(1_000)
-    batch = lined_up(outgoing, audience)
-    assert outgoing.send_off(batch) == set()
-    assert batch.missed is None
-    gate.let.set()
-    until_true(lambda: batch.missed == set())
+def test_of_a_large_batch_the_first_are_written_at_once_and_the_others_by_the_flusher() -> None:
+    queue, fan_out = held_queue()
+    audience, sessions = crowd(MAX_DIRECT_BATCH + 500)
+    batch = enqueue(queue, *[[each] for each in audience])
+    assert list(batch.direct) == audience[:MAX_DIRECT_BATCH]
+    fan_out.go_on.set()
+    queue.submit(batch)
+    written(queue)
     assert {len(session.packets) for session in sessions} == {1}
 
 
-def test_one_to_few_is_written_out_at_once_and_who_brings_it_is_told_who_could_not_be_written_to() -> None:
-    _, outgoing = nothing_waits()
-    audience, sessions = crowd(3)
-    sessions[1].broken = True
-    batch = lined_up(outgoing, audience)
-    assert outgoing.send_off(batch) == {audience[1]}
-    assert len(sessions[0].packets) == 1
+def test_an_empty_batch_waits_for_nothing() -> None:
+    queue, fan_out = held_queue()
+    assert send(queue) == frozenset()
+    assert fan_out.calls == []
+    fan_out.go_on.set()
 
 
-def test_one_to_few_that_must_wait_for_its_turn_is_left_in_the_line_too() -> None:
-    (audience, sessions), ([other], [theirs]) = crowd(1_000), crowd(1)
-    line = Line(audience, waits=False)
-    behind, beside = line.send_off([audience[7]]), line.send_off([other])
-    assert (behind.missed, beside.missed) == (None, set())
-    assert len(theirs.packets) == 1
-    line.finish()
-    until_true(lambda: behind.missed == set())
-    assert offsets(sessions[7]) == sorted(offsets(sessions[7]))
-    assert len(sessions[7].packets) == 2
+# Many connections: left to the flusher
 
 
-@pytest.mark.parametrize(("size", "waiting"), [(100, 16), (5_000, 3)])
-def test_where_more_waits_than_goes_out_together_who_brings_the_next_waits_too(size: int, waiting: int) -> None:
-    audience, sessions = crowd(300)
-    line = Line(audience, waits=False)
-    for _ in range(waiting):
-        line.send_off(audience, size)
-    last = threading.Thread(target=line.send_off, args=(audience, size))
-    last.start()
-    last.join(0.05)
-    assert last.is_alive()
-    line.finish()
-    last.join(10)
-    assert not last.is_alive()
-    assert {len(session.packets) for session in sessions} == {waiting + 2}
-
-
-def test_the_line_goes_on_though_its_writer_is_ended() -> None:
-    gate = Gate()
-    gate.failure = SystemExit()
-    outgoing = Outgoing(gate)
-    (audience, sessions), (others, theirs) = crowd(1_000), crowd(1_500)
-    batches = []
-    for some in (audience, others):
-        batches.append(lined_up(outgoing, some))
-        outgoing.send_off(batches[-1])
-        until_true(lambda: gate.calls == [1])
-    gate.let.set()
-    until_true(lambda: batches[1].missed == set())
-    assert batches[0].missed == set(audience)
-    assert {tuple(session.closures) for session in sessions} == {("server error",)}
-    assert {len(session.packets) for session in theirs} == {1}
-
-
-def test_where_no_writer_can_be_had_who_brings_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    (audience, sessions), ([one], [few]) = crowd(300), crowd(1)
-    gate, outgoing = nothing_waits()
-    with monkeypatch.context() as patch:
-        patch.setattr(_thread, "start_new_thread", no_thread)
-        with outgoing.lot() as lot:
-            for some in ([one], [*audience, one], [one]):
-                lot.put(packets.encode_notification(b"{}", next(_offsets)), some)
-        outgoing.send_off(lot.batch)
-    assert offsets(few) == sorted(set(offsets(few)))
-    assert (len(few.packets), len(sessions[0].packets)) == (3, 1)
-    gate.let.clear()
-    gate.calls.clear()
-    left = lined_up(outgoing, audience)
-    outgoing.send_off(left)
-    assert left.missed is None
-    gate.let.set()
-    until_true(lambda: left.missed == set())
-
-
-def no_thread(*_: object) -> None:
-    raise RuntimeError("can't start new thread")
-
-
-def test_who_brings_one_to_few_does_not_write_what_goes_to_many_others() -> None:
-    gate, outgoing = nothing_waits()
-    [one], [few] = crowd(1)
-    with outgoing.lot() as lot:
-        lot.put(packets.encode_notification(b"{}", next(_offsets)), [one])
-        first = lot.batch
-        lot.put(packets.encode_notification(b"{}", next(_offsets)), crowd(900)[0])
-    assert outgoing.send_off(first) == set()
-    assert gate.calls[0] == 1
-    assert len(few.packets) == 1
-
-
-def test_in_the_end_who_brings_one_to_many_waits_and_is_told_who_could_not_be_written_to() -> None:
-    _, outgoing = nothing_waits()
-    audience, sessions = crowd(300)
-    sessions[7].broken = True
-    outgoing.wind_down()
-    assert outgoing.send_off(lined_up(outgoing, audience)) == {audience[7]}
-
-
-def test_drained_is_what_was_in_the_line_by_then() -> None:
+def test_a_publisher_to_many_does_not_wait_until_they_are_written_to() -> None:
+    queue, fan_out = held_queue()
     audience, sessions = crowd(1_000)
-    line = Line(audience, waits=False)
-    batch = line.send_off(audience)
-    draining = threading.Thread(target=line.outgoing.drain)
-    draining.start()
-    draining.join(0.05)
-    assert draining.is_alive()
-    line.finish()
-    draining.join(10)
-    assert batch.missed == set()
-    line.outgoing.drain()
-    assert {len(session.packets) for session in sessions} == {2}
+    for _ in range(5):
+        assert send(queue, audience) == frozenset()
+    assert {len(session.packets) for session in sessions} == {0}
+    fan_out.go_on.set()
+    written(queue)
+    for session in sessions:
+        assert len(session.packets) == 5
+        assert offsets(session) == sorted(offsets(session))
 
 
-def test_each_is_told_who_could_not_be_written_to() -> None:
-    audience, sessions = crowd(3)
-    line = Line(audience)
-    sessions[1].broken = True
-    line.post(audience)
-    line.finish()
-    assert line.missed == [{audience[1]}] * 2
+def test_what_is_pending_for_a_connection_is_one_write() -> None:
+    queue, fan_out = held_queue()
+    audience, _ = crowd(1_000)
+    for _ in range(8):
+        send(queue, audience)
+    fan_out.go_on.set()
+    written(queue)
+    assert [set(call) for call in fan_out.calls] == [{8}] * 4
+    assert sum(map(len, fan_out.calls)) == 1_000
 
 
-def test_at_rest_nothing_is_on_its_way() -> None:
-    audience, [session] = crowd(1)
-    line = Line(audience)
-    batch = lined_up(line.outgoing, audience)
-    line.gate.let.set()
-    with line.outgoing.at_rest():
-        assert batch.missed == set()
-        assert len(session.packets) == 2
+def test_overlapping_audiences_share_their_writes_too() -> None:
+    queue, fan_out = held_queue()
+    everybody, sessions = crowd(3_000)
+    for start in range(0, 2_001, 500):
+        send(queue, everybody[start : start + 1_000])
+    fan_out.go_on.set()
+    written(queue)
+    assert [len(session.packets) for session in sessions] == [1] * 500 + [2] * 2_000 + [1] * 500
+    assert sum(map(len, fan_out.calls)) == 3_000
+    for session in sessions:
+        assert offsets(session) == sorted(offsets(session))
+
+
+def test_one_write_to_a_connection_is_bounded_in_bytes() -> None:
+    queue, fan_out = held_queue()
+    audience, [session, *_] = crowd(300)
+    for _ in range(7):
+        send(queue, audience, size=5_000)
+    fan_out.go_on.set()
+    written(queue)
+    assert max(map(max, fan_out.calls)) == MAX_COALESCED_BYTES // 5_000
+    assert offsets(session) == sorted(offsets(session))
+    assert len(session.packets) == 7
+
+
+def test_a_packet_that_is_larger_than_that_bound_is_written_by_itself() -> None:
+    queue, fan_out = make_queue()
+    [one], [session] = crowd(1)
+    batch = Batch()
+    for size in (100_000, 40, 100_000, 100_000):
+        queue.enqueue(batch, notification(size), [one])
+    queue.submit(batch)
+    assert fan_out.calls == [[1], [1], [1], [1]]
+    assert offsets(session) == sorted(offsets(session))
+    assert queue.pending_bytes == 0
+
+
+def test_the_clock_is_read_after_a_bounded_number_of_bytes_and_writes() -> None:
+    queue, fan_out = make_queue()
+    audience, _ = crowd(1_000)
+    enqueue(queue, audience)
+    enqueue(queue, audience[:100], size=10_000)
+    queue.drain()
+    assert max(map(len, fan_out.calls)) == MAX_WRITES
+    assert max(fan_out.sizes) <= MAX_CHUNK_BYTES + 10_040
+    assert sum(map(len, fan_out.calls)) == 1_000
+
+
+def test_what_is_enqueued_while_a_connection_is_written_to_is_written_after_it() -> None:
+    queue, fan_out = make_queue()
+    audience, sessions = crowd(300)
+    fan_out.hold()
+    first = enqueue(queue, audience)
+    flushing = running(lambda: queue.submit(first))
+    assert fan_out.writing.wait(10)
+    second = running(lambda: send(queue, audience[:2]))
+    second.join(0.05)
+    assert second.is_alive()
+    fan_out.go_on.set()
+    for thread in (flushing, second):
+        thread.join(10)
+    written(queue)
+    assert [len(session.packets) for session in sessions] == [2] * 2 + [1] * 298
+    assert offsets(sessions[0]) == sorted(offsets(sessions[0]))
+
+
+def test_from_many_threads_each_connection_gets_its_packets_in_order() -> None:
+    queue = DeliveryQueue(FanOut())
+    audience, sessions = crowd(600)
+    order = threading.Lock()
+    due: dict[Connection, int] = dict.fromkeys(audience, 0)
+
+    def publish(seed: int) -> None:
+        dice = random.Random(seed)
+        for _ in range(60):
+            some = audience[dice.randrange(300) :][: dice.choice((1, 20, 290))]
+            with order:
+                batch = enqueue(queue, some, size=dice.choice((40, 9_000)))
+                for each in some:
+                    due[each] += 1
+            queue.submit(batch)
+
+    threads = [running(lambda seed=seed: publish(seed)) for seed in range(6)]  # type: ignore[misc]
+    for thread in threads:
+        thread.join(30)
+    written(queue)
+    assert [len(session.packets) for session in sessions] == list(due.values())
+    for session in sessions:
+        assert offsets(session) == sorted(offsets(session))
+
+
+# Backpressure
+
+
+def test_publishers_block_above_the_high_water_mark_until_there_is_room() -> None:
+    queue, fan_out = held_queue()
+    audience, sessions = crowd(300)
+    each = len(audience) * len(notification(100_000).payload)
+    within = HIGH_WATER_BYTES // each
+    for _ in range(within):
+        send(queue, audience, size=100_000)
+    assert queue.pending_bytes == within * each <= HIGH_WATER_BYTES
+    blocked = [running(lambda: send(queue, audience, size=100_000)) for _ in range(2)]
+    blocked[-1].join(0.05)
+    assert all(thread.is_alive() for thread in blocked)
+    fan_out.go_on.set()
+    for thread in blocked:
+        thread.join(10)
+        assert not thread.is_alive()
+    written(queue)
+    assert {len(session.packets) for session in sessions} == {within + 2}
+
+
+def test_a_blocked_publisher_continues_though_the_flusher_is_killed() -> None:
+    queue, fan_out = held_queue()
+    audience, sessions = crowd(300)
+    fan_out.failure = SystemExit()  # of the write that the flusher is in
+    blocked = running(lambda: send(queue, *[audience] * 40, size=10_000))
+    until(lambda: queue.pending_bytes > HIGH_WATER_BYTES)
+    fan_out.go_on.set()
+    blocked.join(10)
+    assert not blocked.is_alive()
+    written(queue)
+    assert {len(session.packets) for session in sessions} == {40}
+
+
+# Failures
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("a fault"), SystemExit()])
-def test_where_a_fan_out_fails_its_clients_come_back_and_nothing_newer_goes_to_them(failure: BaseException) -> None:
-    gate, outgoing = nothing_waits()
-    outgoing.wind_down()
+def test_if_a_write_fails_its_connections_are_closed_and_get_nothing_newer(failure: BaseException) -> None:
+    queue, fan_out = make_queue()
     (audience, sessions), (others, [other]) = crowd(3), crowd(1)
     sessions[0].close = fail_to_close  # type: ignore[method-assign]
-    gate.failure = failure
-    first = lined_up(outgoing, audience)
+    fan_out.failure = failure
+    batch = enqueue(queue, audience)
     with contextlib.suppress(SystemExit):
-        outgoing.send_off(first)
-    assert first.missed == set(audience)
+        queue.submit(batch)
+    assert batch.missed == set(audience)
     assert [session.closures for session in sessions[1:]] == [["server error"]] * 2
-    for some in (audience, others):
-        outgoing.send_off(lined_up(outgoing, some))
+    send(queue, audience, others)
     assert [session.packets for session in sessions[1:]] == [[], []]
     assert len(other.packets) == 1
 
 
 def fail_to_close(*, reason: str) -> None:
     raise OSError(reason)
+
+
+def test_if_the_flusher_is_killed_the_connections_of_its_write_are_closed_and_another_writes_to_the_others() -> None:
+    queue, fan_out = make_queue()
+    (audience, sessions), (others, theirs) = crowd(MAX_WRITES), crowd(1_500)
+    fan_out.failure = SystemExit()
+    send(queue, [*audience, *others])
+    written(queue)
+    assert {tuple(session.closures) for session in sessions} == {("server error",)}
+    assert {len(session.packets) for session in theirs} == {1}
+    assert {tuple(session.closures) for session in theirs} == {()}
+
+
+def test_if_no_flusher_can_be_started_the_publisher_writes_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue, _ = make_queue()
+    audience, sessions = crowd(300)
+    with monkeypatch.context() as patch:
+        patch.setattr(_thread, "start_new_thread", no_thread)
+        send(queue, [audience[0]], audience, [audience[0]])
+        assert [len(session.packets) for session in sessions] == [3] + [1] * 299
+    send(queue, audience)
+    written(queue)
+    assert [len(session.packets) for session in sessions] == [4] + [2] * 299
+
+
+def no_thread(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_what_was_enqueued_and_never_submitted_is_left_to_the_flusher() -> None:
+    queue, _ = make_queue()
+    audience, sessions = crowd(10)
+    enqueue(queue, audience)
+    queue.start_flusher()
+    written(queue)
+    assert {len(session.packets) for session in sessions} == {1}
+
+
+# The end
+
+
+def test_draining_returns_when_everything_is_written() -> None:
+    queue, fan_out = held_queue()
+    audience, sessions = crowd(1_000)
+    send(queue, audience)
+    draining = running(queue.drain)
+    draining.join(0.05)
+    assert draining.is_alive()
+    fan_out.go_on.set()
+    draining.join(10)
+    assert not draining.is_alive()
+    assert {len(session.packets) for session in sessions} == {1}
+
+
+def test_after_close_a_broadcast_to_many_is_written_before_its_publisher_is_answered() -> None:
+    queue, fan_out = held_queue()
+    audience, sessions = crowd(2_000)
+    send(queue, audience)
+    fan_out.go_on.set()
+    queue.close()
+    assert {len(session.packets) for session in sessions} == {1}
+    sessions[7].broken = True
+    assert send(queue, audience) == {audience[7]}
+    assert queue.pending_bytes == 0
+
+
+def test_before_a_round_the_event_loop_is_polled_until_two_polls_bring_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue, fan_out = make_queue()
+    audience, _ = crowd(300)
+    arrivals = iter([True, False, True, True, False, False, True])
+    polls = []
+
+    def poll() -> None:
+        polls.append(None)
+        if next(arrivals):
+            enqueue(queue, audience)
+
+    monkeypatch.setattr(delivery_queue, "poll_event_loop", poll)
+    send(queue, audience)
+    written(queue)
+    assert len(polls) == 6
+    assert [set(call) for call in fan_out.calls] == [{4}, {4}]

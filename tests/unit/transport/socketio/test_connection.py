@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from socket_server.transport.socketio.connection import Connection
-from socket_server.transport.socketio.fanout import FanOut
+from socket_server.transport.socketio.fanout import FanOut, PacketRun
 from socket_server.transport.socketio.packets import Packet, encode_notification
 from tests.unit.fakes import RecordingSession, connection, handshake
 
@@ -64,17 +64,17 @@ def test_on_a_websocket_what_waited_goes_out_in_one_write() -> None:
     made.hold()
     waiting = [packet(number) for number in range(5)]
     for each in waiting:
-        assert FanOut()([(each, [made])]) == set()
+        assert FanOut().write([made], [PacketRun([each])]) == []
     assert websocket.writes == []
     made.release()
-    FanOut()([(packet(5), [made])])
+    FanOut().write([made], [PacketRun([packet(5)])])
     assert websocket.writes == [b"".join(each.frame for each in waiting), packet(5).frame]
 
 
 def test_a_fan_out_of_several_packets_waits_too() -> None:
     made, session = connection()
     made.hold()
-    assert FanOut()([(packet(1), [made]), (packet(2), [made])]) == set()
+    assert FanOut().write([made], [PacketRun([packet(1), packet(2)])]) == []
     assert session.packets == []
     made.release()
     assert numbers(session) == [1, 2]
@@ -101,7 +101,7 @@ def test_nothing_more_goes_to_a_connection_that_held_too_much_and_it_costs_no_mo
     assert session.packets == []
     assert len(made._held or []) <= 1
     assert set(session.closures) == {"slow consumer"}
-    assert FanOut()([(packet(101), [made])]) == {made}
+    assert FanOut().write([made], [PacketRun([packet(101)])]) == [made]
     made.release()
     assert session.packets == [], "what came after a gap must not arrive"
 

@@ -1,4 +1,4 @@
-"""Fan-out: each connection gets its packets in order, whatever becomes of the others."""
+"""Fan-out: each connection gets its packets in order, whatever happens to the others."""
 
 import socket
 import time
@@ -12,9 +12,11 @@ from socket_server.runtime.ring import Ring
 from socket_server.transport.engineio.limits import Limits
 from socket_server.transport.engineio.websocket import WebSocket
 from socket_server.transport.socketio.connection import Connection
-from socket_server.transport.socketio.fanout import Delivery, FanOut
+from socket_server.transport.socketio.fanout import MAX_WRITES, FanOut, PacketRun
 from socket_server.transport.socketio.packets import Packet, encode_notification
 from tests.unit.fakes import RecordingSession, connection
+
+Delivery = tuple[Packet, Sequence[Connection]]
 
 
 def packet(number: int) -> Packet:
@@ -25,8 +27,44 @@ def numbers(session: RecordingSession) -> list[int]:
     return [event[1]["n"] for event in session.events]
 
 
-@pytest.mark.parametrize("several", [False, True], ids=["one notification", "several at once"])
-def test_a_connection_whose_write_raises_costs_nobody_else_a_notification(several: bool) -> None:
+def write(fan_out: FanOut, *deliveries: Delivery) -> set[Connection]:
+    """Write these packets, to each connection all of its packets at once; return the connections that have ended."""
+    runs: dict[Connection, PacketRun] = {}
+    for each, connections in deliveries:
+        for made in connections:
+            runs[made] = runs[made].followed_by(each) if made in runs else PacketRun((each,))
+    missed: set[Connection] = set()
+    everybody = list(runs)
+    for start in range(0, len(everybody), MAX_WRITES):
+        some = everybody[start : start + MAX_WRITES]
+        missed.update(fan_out.write(some, [runs[made] for made in some]))
+    return missed
+
+
+# Runs of packets
+
+
+def test_a_run_is_one_frame_after_the_other() -> None:
+    run = PacketRun((packet(1),)).followed_by(packet(2)).followed_by(packet(3))
+    assert run.frame == packet(1).frame + packet(2).frame + packet(3).frame
+    assert run.size == sum(len(each.payload) for each in run.packets)
+
+
+def test_a_run_is_split_within_a_number_of_bytes_but_after_one_packet_at_least() -> None:
+    run = PacketRun([packet(number) for number in range(5)])
+    each = len(packet(0).payload)
+    for max_bytes, first in ((2 * each, 2), (3 * each - 1, 2), (1, 1), (100 * each, 4)):
+        made = PacketRun(run.packets)
+        parts = made.split(max_bytes)
+        assert [len(part.packets) for part in parts] == [first, 5 - first]
+        assert parts[0].frame + parts[1].frame == run.frame
+        assert made.split(max_bytes) is parts
+
+
+# Writing
+
+
+def test_a_write_that_raises_closes_its_connection_and_the_others_get_their_packets() -> None:
     (first, before), (second, struck), (third, behind) = connection(), connection(), connection()
 
     def fail(_: Any) -> bool:
@@ -34,15 +72,14 @@ def test_a_connection_whose_write_raises_costs_nobody_else_a_notification(severa
 
     struck.send = fail  # type: ignore[method-assign]
     everybody = [first, second, third]
-    deliveries = [(packet(1), everybody), (packet(2), everybody)] if several else [(packet(1), everybody)]
-    assert FanOut()(deliveries) == {second}
+    assert write(FanOut(), (packet(1), everybody), (packet(2), everybody)) == {second}
     assert struck.closures == ["server error"]
-    assert numbers(before) == numbers(behind) == ([1, 2] if several else [1])
+    assert numbers(before) == numbers(behind) == [1, 2]
 
 
-# Over real WebSockets, with a system call for each connection and with one for many
+# Over real WebSockets, with one system call for each connection and with one for many
 
-LIMITS = Limits(max_message_bytes=100, send_backlog_bytes=50_000, auth_timeout_s=1, events_per_second=20)
+LIMITS = Limits(max_message_bytes=100, send_backlog_bytes=50_000, connect_timeout_s=1, events_per_second=20)
 
 
 class Client:
@@ -67,7 +104,7 @@ class Client:
         self.losses.append(reason)
 
     def received(self, size: int) -> bytes:
-        """Return what the client has got, once it is so much."""
+        """Return what the client has received, once it is this many bytes."""
         data = b""
         deadline = time.monotonic() + 10
         while len(data) < size:
@@ -84,12 +121,12 @@ class Client:
 
 
 class CountingRing(Ring):
-    """A ring that notes to how many sockets each call has written."""
+    """A ring that notes the number of sockets of each call."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []
         super().__init__()
-        self.calls.clear()  # it has tried itself
+        self.calls.clear()  # without the call by which it tests the kernel
 
     def send(self, frames: Sequence[bytes], fds: Sequence[int]) -> dict[int, int]:
         self.calls.append(len(fds))
@@ -113,7 +150,6 @@ def fan_out(request: pytest.FixtureRequest) -> FanOut:
 
 @pytest.fixture
 def clients() -> Iterator[list[Client]]:
-    """More than one look at the clock covers."""
     made = [Client() for _ in range(300)]
     yield made
     for client in made:
@@ -127,61 +163,65 @@ def connections(clients: Sequence[Client]) -> list[Connection]:
 def test_each_connection_gets_each_notification_in_order(fan_out: FanOut, clients: list[Client]) -> None:
     packets = [packet(number) for number in range(5)]
     for each in packets:
-        assert fan_out([(each, connections(clients))]) == set()
+        assert write(fan_out, (each, connections(clients))) == set()
     expected = b"".join(each.frame for each in packets)
     for client in clients:
         assert client.received(len(expected)) == expected
 
 
-def test_what_a_socket_does_not_take_waits_and_nothing_overtakes_it(fan_out: FanOut, clients: list[Client]) -> None:
+def test_what_a_socket_does_not_take_is_sent_later_and_before_anything_newer(
+    fan_out: FanOut, clients: list[Client]
+) -> None:
     large = encode_notification(b'"%b"' % (b"x" * 20_000), 1)
     crowd = clients[:20]
-    assert fan_out([(large, connections(crowd))]) == set()
+    assert write(fan_out, (large, connections(crowd))) == set()
     assert all(client.websocket.unsent for client in crowd)
-    # The client makes room, and the next comes before the rest of the first has gone out.
+    # The client reads, and the next packets come before the rest of the first has been sent.
     begun = [client.socket.recv(1_000_000) for client in crowd]
     for each in (packet(2), packet(3)):
-        assert fan_out([(each, connections(crowd))]) == set()
+        assert write(fan_out, (each, connections(crowd))) == set()
     expected = large.frame + packet(2).frame + packet(3).frame
     for client, begin in zip(crowd, begun, strict=True):
         assert begin + client.received(len(expected) - len(begin)) == expected
-    # Drained, they are written to directly again.
+    # With empty send buffers, they are written to directly again.
     assert not any(client.websocket.unsent for client in crowd)
-    assert fan_out([(packet(4), connections(crowd))]) == set()
+    assert write(fan_out, (packet(4), connections(crowd))) == set()
     assert {client.received(len(packet(4).frame)) for client in crowd} == {packet(4).frame}
 
 
-def test_a_slow_consumer_is_cut_and_reported_while_the_others_receive(fan_out: FanOut, clients: list[Client]) -> None:
+def test_a_slow_consumer_is_closed_and_returned_and_the_others_receive(fan_out: FanOut, clients: list[Client]) -> None:
     crowd = clients[:20]
     slow, others = crowd[7], crowd[:7] + crowd[8:]
     large = encode_notification(b'"%b"' % (b"x" * 20_000), 1)
     missed: set[Connection] = set()
     for _ in range(5):
-        missed |= fan_out([(large, connections(crowd))])
+        missed |= write(fan_out, (large, connections(crowd)))
         for client in others:
             assert client.received(len(large.frame)) == large.frame
     assert missed == {slow.connection}
     assert slow.losses == ["slow consumer"]
 
 
-def test_a_connection_whose_client_is_gone_is_reported_and_costs_nobody_else_a_notification(
+def test_a_connection_whose_client_is_gone_is_returned_and_the_others_receive(
     fan_out: FanOut, clients: list[Client]
 ) -> None:
     gone, left = clients[10], clients[280]
     gone.socket.close()
     left.websocket.abort()
-    assert fan_out([(packet(1), connections(clients))]) == {gone.connection, left.connection}
+    assert write(fan_out, (packet(1), connections(clients))) == {gone.connection, left.connection}
     assert gone.losses == ["transport error"]
     for client in clients:
         if client not in (gone, left):
             assert client.received(len(packet(1).frame)) == packet(1).frame
 
 
-def test_pollers_and_those_who_recover_are_served_beside_the_websockets(fan_out: FanOut, clients: list[Client]) -> None:
+def test_polling_and_recovering_connections_are_written_to_beside_the_websockets(
+    fan_out: FanOut, clients: list[Client]
+) -> None:
     poller, polled = connection()
     recovering = clients[5]
     recovering.connection.hold()
-    assert fan_out([(packet(2), [poller, *connections(clients)])]) == set()
+    assert write(fan_out, (packet(2), [poller, *connections(clients)])) == set()
     assert numbers(polled) == [2]
     recovering.connection.send_all([packet(1)])
     recovering.connection.release()
@@ -208,66 +248,57 @@ def overlapping(clients: Sequence[Client]) -> tuple[list[Delivery], Expected]:
 def test_several_notifications_reach_each_connection_in_order(fan_out: FanOut, clients: list[Client]) -> None:
     deliveries, expected = overlapping(clients)
     for _ in range(3):
-        assert fan_out(deliveries) == set()
+        assert write(fan_out, *deliveries) == set()
     for client in clients:
         assert client.received(3 * len(expected[client])) == 3 * expected[client]
 
 
 @pytest.mark.parametrize("many", [20, 2], ids=["many connections", "two connections"])
-def test_what_goes_to_a_connection_at_once_is_one_write(fan_out: FanOut, many: int) -> None:
+def test_all_packets_of_a_connection_are_one_write(fan_out: FanOut, many: int) -> None:
     clients = [Client(socket.SOCK_SEQPACKET) for _ in range(many)]  # every write is received by itself
     deliveries, expected = overlapping(clients)
-    assert fan_out(deliveries) == set()
+    assert write(fan_out, *deliveries) == set()
     assert [client.socket.recv(10_000) for client in clients] == [expected[client] for client in clients]
     for client in clients:
         client.close()
 
 
-def test_several_notifications_share_the_system_calls(ring: CountingRing, clients: list[Client]) -> None:
+def test_several_notifications_share_one_system_call_for_256_connections(ring: CountingRing, clients: list[Client]) -> None:
     deliveries, _ = overlapping(clients)
-    assert FanOut(ring)(deliveries) == set()
+    assert write(FanOut(ring), *deliveries) == set()
     assert ring.calls == [256, 44]
 
 
-def test_large_ones_are_written_a_few_at_a_time(ring: CountingRing, clients: list[Client]) -> None:
-    large = [encode_notification(b'"%b"' % (b"x" * 10_000), number) for number in range(2)]
-    crowd = clients[:39]
-    assert FanOut(ring)([(each, connections(crowd)) for each in large]) == set()
-    assert ring.calls == [13, 13, 13]  # 20 KB each
-    expected = large[0].frame + large[1].frame
-    assert {client.received(len(expected)) for client in crowd} == {expected}
-
-
-def test_a_socket_that_is_full_in_the_midst_of_several_gets_the_rest_before_anything_newer(
+def test_a_socket_that_takes_only_a_part_of_several_packets_gets_the_rest_before_anything_newer(
     fan_out: FanOut, clients: list[Client]
 ) -> None:
     crowd = clients[:20]
     before = encode_notification(b'"%b"' % (b"x" * 1_000), 1)
     large = encode_notification(b'"%b"' % (b"y" * 20_000), 2)
-    # Every second gets all three, and its buffer ends within the second.
+    # Every second client gets all three, and its buffer is full within the second.
     some = crowd[1::2]
     deliveries = [(before, connections(crowd)), (large, connections(some)), (packet(3), connections(crowd))]
-    assert fan_out(deliveries) == set()
+    assert write(fan_out, *deliveries) == set()
     assert [client.websocket.unsent for client in crowd] == [False, True] * 10
-    # The client makes room, and the next come before the rest has gone out.
+    # The client reads, and the next packets come before the rest has been sent.
     begun = {client: client.socket.recv(1_000_000) for client in crowd}
-    assert fan_out([(packet(4), connections(crowd)), (packet(5), connections(crowd))]) == set()
+    assert write(fan_out, (packet(4), connections(crowd)), (packet(5), connections(crowd))) == set()
     for client in crowd:
         its = [before, *([large] if client in some else []), packet(3), packet(4), packet(5)]
         expected = b"".join(each.frame for each in its)
         assert begun[client] + client.received(len(expected) - len(begun[client])) == expected
 
 
-def test_of_several_too_whoever_is_gone_or_slow_is_reported_and_the_others_receive(
+def test_with_several_packets_too_ended_and_slow_connections_are_returned_and_the_others_receive(
     fan_out: FanOut, clients: list[Client]
 ) -> None:
     gone, left, slow = clients[10], clients[280], clients[20]
     backlog = encode_notification(b'"%b"' % (b"x" * 60_000), 1)
-    assert fan_out([(backlog, [slow.connection])]) == set()
+    assert write(fan_out, (backlog, [slow.connection])) == set()
     gone.socket.close()
     left.websocket.abort()
     deliveries, expected = overlapping(clients)
-    assert fan_out(deliveries) == {gone.connection, left.connection, slow.connection}
+    assert write(fan_out, *deliveries) == {gone.connection, left.connection, slow.connection}
     assert gone.losses == ["transport error"]
     assert slow.losses == ["slow consumer"]
     for client in clients:
@@ -275,12 +306,14 @@ def test_of_several_too_whoever_is_gone_or_slow_is_reported_and_the_others_recei
             assert client.received(len(expected[client])) == expected[client]
 
 
-def test_of_several_too_pollers_and_those_who_recover_get_theirs(fan_out: FanOut, clients: list[Client]) -> None:
+def test_with_several_packets_too_polling_and_recovering_connections_are_written_to(
+    fan_out: FanOut, clients: list[Client]
+) -> None:
     poller, polled = connection()
     recovering = clients[5]
     recovering.connection.hold()
     everybody = [poller, *connections(clients)]
-    assert fan_out([(packet(2), everybody), (packet(3), connections(clients[:9])), (packet(4), everybody)]) == set()
+    assert write(fan_out, (packet(2), everybody), (packet(3), connections(clients[:9])), (packet(4), everybody)) == set()
     assert numbers(polled) == [2, 4]
     recovering.connection.send_all([packet(1)])
     recovering.connection.release()
