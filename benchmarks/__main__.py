@@ -1,4 +1,4 @@
-"""Run the comparison: `make bench`, or `python -m benchmarks --only fanout1000 posts --rounds 3`."""
+"""Compare this server with others: `make bench`, or `python -m benchmarks --only fanout1000 posts --rounds 3`."""
 
 import argparse
 import json
@@ -17,9 +17,13 @@ END = "<!-- written by make bench: end -->"
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; the medians count (default 5)")
-    parser.add_argument("--only", nargs="+", choices=[question.name for question in QUESTIONS], help="these questions only")
-    parser.add_argument("--against", nargs="+", choices=[each.name for each in servers.ALL], help="these servers only")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="interleaved rounds, of which the medians are shown (default 5)"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=[question.name for question in QUESTIONS], help="ask only these questions"
+    )
+    parser.add_argument("--against", nargs="+", choices=[each.name for each in servers.ALL], help="ask only these servers")
     parser.add_argument("--write", action="store_true", help="write the tables to docs/performance.md and the plot")
     options = parser.parse_args()
 
@@ -52,7 +56,7 @@ def main() -> int:
 
 
 def write(sections: list[str], plots: list[str]) -> None:
-    """Put the tables between the marks in docs/performance.md, with the date, the machine and the command."""
+    """Replace the tables between the markers in docs/performance.md, with date, machine and command; and the plot."""
     page = ROOT / "docs/performance.md"
     head = (
         f"Measured {datetime.now(UTC):%Y-%m-%d} on {platform.machine()}, Linux, Python {platform.python_version()}; server "

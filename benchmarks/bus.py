@@ -1,8 +1,8 @@
-"""Where the way through Redis saturates: `python -m benchmarks.bus`.
+"""How many notifications one Redis can carry: `python -m benchmarks.bus`.
 
-How many notifications a second one Redis takes (the append script, with all it does), how many one node reads from the log,
-and what each further node that reads costs Redis. Everything runs on 127.0.0.1, Redis on the other core. Medians of five
-rounds, of processor time: that of others on the machine shows in it least.
+Measures the processor time of Redis for the append script, of one node for reading the log, and of Redis for each node that
+reads. Everything runs on 127.0.0.1, Redis on the other core. Medians of five rounds; processor time, because other programs
+on the machine disturb it least.
 """
 
 import statistics
@@ -13,7 +13,7 @@ import orjson
 import redis
 
 from benchmarks import servers
-from benchmarks.questions import NOTIFICATION
+from benchmarks.broadcasts import NOTIFICATION
 from benchmarks.swarm import pin
 from socket_server.cluster import feed
 from socket_server.cluster.scripts import CONNECTIONS
@@ -27,19 +27,19 @@ from socket_server.sessions import SessionManager
 
 BODY = orjson.dumps(NOTIFICATION)
 NOTIFICATIONS = 20_000
-APPENDS = 2_000  # of one kind, at most
+APPENDS = 2_000  # maximum number of appends in one measurement
 ROUNDS = 5
 
 
-class _Deaf:
-    """Hears no news."""
+class _NoControl:
+    """Handles no control messages: there are none."""
 
     def hear(self, news: object) -> None:
-        """There is none."""
+        """Do nothing."""
 
 
 def appends(pid: int, url: str, size: int, users: int) -> float:
-    """Return what a notification costs Redis, in microseconds: so many in one append, each to so many users."""
+    """Return Redis's processor time for a notification in µs, with `size` in one append, each to `users`."""
     inbox = RedisInbox(url, Retention(), counted=CONNECTIONS)
     inbox.open()
     names = tuple(f"user-{number}" for number in range(users))
@@ -54,7 +54,7 @@ def appends(pid: int, url: str, size: int, users: int) -> float:
 
 
 def fill(url: str, together: int) -> int:
-    """Write notifications to nobody here into the log, so many stored together; return the head before them."""
+    """Append notifications for users of no node here, `together` in one append; return the head before them."""
     inbox = RedisInbox(url, Retention())
     head = inbox.open()
     for _ in range(NOTIFICATIONS // together):
@@ -64,9 +64,9 @@ def fill(url: str, together: int) -> int:
 
 
 def reading(url: str, head: int, last: int) -> float:
-    """Return the processor time in which one node reads a notification that is for nobody here, in microseconds."""
+    """Return a node's processor time in µs for reading a notification for which it has no connection."""
     broadcaster = Broadcaster(SessionManager(20), MemoryInbox(Retention()), head)
-    reader = feed.Feed(url, "reader", _Deaf())
+    reader = feed.Feed(url, "reader", _NoControl())
     cpu = time.process_time()
     reader.start(broadcaster, None)
     while broadcaster.head < last:
@@ -77,13 +77,13 @@ def reading(url: str, head: int, last: int) -> float:
 
 
 def readers(pid: int, url: str, head: int, together: int, nodes: int = 4) -> float:
-    """Return Redis's processor time for each notification and reading node, in microseconds."""
+    """Return Redis's processor time in µs for each notification and each of `nodes` that read."""
 
     def read() -> None:
-        line = DedicatedConnection(connect(url, 1)[0])
+        connection = DedicatedConnection(connect(url, 1)[0])
         place, got = f"{head}-0", 0
         while got < NOTIFICATIONS:
-            ((_, entries),) = line.ask("XREAD", "COUNT", feed.COUNT, "STREAMS", LOG, place)
+            ((_, entries),) = connection.ask("XREAD", "COUNT", feed.COUNT, "STREAMS", LOG, place)
             got += together * len(entries)
             place = entries[-1][0]
 
@@ -113,7 +113,7 @@ def main() -> None:
                 f"| {size} | {users:,} | {each:,.1f} | {min(found):,.1f} to {max(found):,.1f} | {1e6 / each:,.0f} |",
                 flush=True,
             )
-        print("\nReading, for each notification and every node:\n")
+        print("\nReading the log, for each notification and each node:\n")
         print("| stored together | the node, us | Redis, us | bytes |\n|---:|---:|---:|---:|")
         for together in (1, 10, 100):
             client.flushall()

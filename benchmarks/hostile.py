@@ -1,7 +1,7 @@
 """Hostile clients beside good ones: `python -m benchmarks.hostile [attack …] [--seconds 15]`.
 
-200 good connections get one notification a second while strangers, before any authentication, do their worst. Counted: what
-the good ones lost, how late theirs came, and how much the server's memory grew.
+200 good connections receive one notification a second while unauthenticated clients misbehave. Counted: notifications and
+connections that the good clients lost, the latency of their notifications, and the growth of the server's memory.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks import servers
-from benchmarks.questions import body
+from benchmarks.broadcasts import body
 from benchmarks.servers import OURS, ROOT, running, token
 from benchmarks.swarm import Publisher, Swarm, masked, pin
 
@@ -35,7 +35,7 @@ Step = Callable[[socket.socket], None]
 
 @dataclass(frozen=True)
 class Attack:
-    """So many sockets, each opened by `hello`, then driven by `step` again and again; a lost one is opened anew."""
+    """`sockets` connections, each opened by sending `hello`, then driven by `step` repeatedly; a lost one is reopened."""
 
     name: str
     title: str
@@ -104,11 +104,11 @@ _CONNECT = masked(b"40")
 _EVENTS = masked(b'42["ping"]') * 500
 
 ATTACKS = (
-    Attack("none", "nobody (the yardstick)", 0, b"", _nothing),
+    Attack("none", "nothing (the reference)", 0, b"", _nothing),
     Attack("declared", "frames that declare 200 MB", 50, _UPGRADE, _send(_DECLARES_200_MB)),
     Attack("texts", "text frames of 1 MB", 20, _UPGRADE, _send(_TEXT_OF_1_MB)),
     Attack("slow", "500 slow handshakes", 500, _HALF_A_HEAD, _trickle, 1.0),
-    Attack("idle", "5,000 connections that say nothing", 5_000, b"", _nothing, 1.0),
+    Attack("idle", "5,000 connections that send nothing", 5_000, b"", _nothing, 1.0),
     Attack("silent", "1,000 that never authenticate", 1_000, _UPGRADE + _CONNECT, _nothing, 1.0),
     Attack("pings", "control frames whose answers are never read", 50, _UPGRADE, _send(_PING * 2_000)),
     Attack("fragments", "endless fragments", 50, _UPGRADE + b"\x01\x80\0\0\0\0", _send(_FRAGMENT * 3_000)),
@@ -121,7 +121,7 @@ ATTACKS = (
 
 
 def attack(name: str, port: int, seconds: float) -> None:
-    """Be the strangers, for so long."""
+    """Run one attack against a server on `port` for `seconds`."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     os.nice(10)
     chosen = next(each for each in ATTACKS if each.name == name)
@@ -151,7 +151,7 @@ def attack(name: str, port: int, seconds: float) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the good ones saw, and what it cost. lost: notifications; cut: connections."""
+    """Result for the good clients. lost: notifications; cut: connections; grown_mb: growth of the server's memory."""
 
     lost: int
     cut: int
@@ -160,12 +160,12 @@ class Outcome:
     grown_mb: float
 
     @property
-    def good(self) -> bool:
+    def within_limits(self) -> bool:
         return not self.lost and not self.cut and self.p99_ms < 100 and self.grown_mb < 50
 
 
 def withstand(chosen: Attack, seconds: float) -> Outcome:
-    """Serve 200 good connections under an attack."""
+    """Measure 200 good connections during an attack."""
     with running(OURS, MAX_EVENTS_PER_SECOND="20") as server:
         swarm = Swarm(server.port)
         ids = [str(number) for number in range(GOOD)]
@@ -175,7 +175,7 @@ def withstand(chosen: Attack, seconds: float) -> Outcome:
         publisher.post(request)
         swarm.count(GOOD)
         before = most = server.rss_kb()
-        strangers = subprocess.Popen(
+        attackers = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.hostile", "--attack", chosen.name, str(server.port), str(seconds)],
             cwd=ROOT,
             preexec_fn=lambda: os.sched_setaffinity(0, {servers.LOAD_CORE}),
@@ -183,7 +183,7 @@ def withstand(chosen: Attack, seconds: float) -> Outcome:
         taken: list[float] = []
         lost = 0
         try:
-            while strangers.poll() is None:
+            while attackers.poll() is None:
                 started = time.perf_counter()
                 publisher.send(request)
                 arrived: list[float] = []
@@ -195,10 +195,10 @@ def withstand(chosen: Attack, seconds: float) -> Outcome:
                 while not publisher.answered():
                     pass
                 most = max(most, server.rss_kb())
-                swarm.rest(max(0.0, 1 - (time.perf_counter() - started)))
+                swarm.stay_connected(max(0.0, 1 - (time.perf_counter() - started)))
         finally:
-            strangers.terminate()
-            strangers.wait()
+            attackers.terminate()
+            attackers.wait()
         cut = swarm.lost
         publisher.close()
         swarm.close()
@@ -215,7 +215,7 @@ def withstand(chosen: Attack, seconds: float) -> Outcome:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hostile", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"attacks: {', '.join(each.name for each in ATTACKS)} (default: all)")
-    parser.add_argument("--seconds", type=float, default=15, help="of each attack")
+    parser.add_argument("--seconds", type=float, default=15, help="duration of each attack")
     parser.add_argument("--attack", nargs=3, metavar=("NAME", "PORT", "SECONDS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
@@ -224,13 +224,13 @@ def main() -> int:
         return 0
     pin(servers.LOAD_CORE)
     failed = False
-    print("| strangers send | good ones lost | cut | p50 ms | p99 ms | memory grew MB |")
+    print("| unauthenticated clients send | good ones lost | cut | p50 ms | p99 ms | memory grew MB |")
     print("|---|---:|---:|---:|---:|---:|")
     for each in ATTACKS:
         if options.names and each.name not in options.names:
             continue
         outcome = withstand(each, options.seconds)
-        failed = failed or not outcome.good
+        failed = failed or not outcome.within_limits
         print(
             f"| {each.title} | {outcome.lost} | {outcome.cut} "
             f"| {outcome.p50_ms:.1f} | {outcome.p99_ms:.1f} | {outcome.grown_mb:.1f} |",

@@ -1,6 +1,6 @@
-"""What the SQLite inbox costs when it holds much, and that retention bounds its file: `python -m benchmarks.inbox`.
+"""The SQLite inbox with ten million notifications, and the size of its file under retention: `python -m benchmarks.inbox`.
 
-Measured as the server uses it: by SqliteClient, so each figure includes the way to the keeper process and back.
+Measured through SqliteClient, as the server uses it, so each figure includes the way to the storage process and back.
 """
 
 import argparse
@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.questions import NOTIFICATION
+from benchmarks.broadcasts import NOTIFICATION
 from benchmarks.report import number
 from socket_server.inbox.inbox import Entry, Inbox, InboxUnavailable, Retention
 from socket_server.inbox.sqlite.client import SqliteClient
 from socket_server.inbox.sqlite.file import SqliteFile
 
-FEW = 10_000  # retained, to compare with
-EACH = 10  # notifications of a user
-TOGETHER = 10_000  # entries of one append while an inbox is filled
+FEW = 10_000  # retained notifications of the small inbox, for comparison
+EACH = 10  # notifications of one user
+TOGETHER = 10_000  # entries in one append while an inbox is filled
 TEXT = json.dumps(NOTIFICATION, ensure_ascii=False).encode()
 
 Figures = dict[str, float | str]
@@ -33,20 +33,20 @@ def user(number: int) -> str:
 
 
 def store(inbox: Inbox, entries: Sequence[Entry], delivered: int) -> int:
-    """Append entries as a server does that has delivered so far; return the newest offset."""
+    """Append entries as a server that has delivered up to `delivered`; return the newest offset."""
     newest = inbox.append(entries, delivered).outcomes[-1]
     assert isinstance(newest, int)
     return newest
 
 
 def maintained(inbox: SqliteFile) -> None:
-    """Let the store do what is due, as the keeper does between requests."""
+    """Run all maintenance that is due, as the storage process does between requests."""
     while inbox.maintain():
         pass
 
 
 def shuffled(users: int, rounds: int) -> Iterator[list[int]]:
-    """Give slices of users, each user once a round, in an order that no page of the file knows."""
+    """Yield slices of users in random order, each user once a round, so that appends touch pages of the file at random."""
     order = list(range(users))
     dice = random.Random(1)
     for _ in range(rounds):
@@ -56,7 +56,7 @@ def shuffled(users: int, rounds: int) -> Iterator[list[int]]:
 
 
 def fill(path: str, retained: int) -> int:
-    """Fill an inbox with so many notifications, each of one user; return an offset before all of them."""
+    """Fill an inbox with `retained` notifications, each of one user; return an offset before all of them."""
     inbox = SqliteFile(path, Retention())
     start = head = inbox.open()
     began, done = time.monotonic(), 0
@@ -71,12 +71,12 @@ def fill(path: str, retained: int) -> int:
 
 
 def size_mb(path: str) -> float:
-    """Return the size of the file with those that SQLite keeps beside it, in MB."""
+    """Return the size of the file and of SQLite's -wal and -shm files beside it, in MB."""
     return sum(each.stat().st_size for each in Path(path).parent.glob(Path(path).name + "*")) / 1e6
 
 
 def forget_pages(path: str) -> None:
-    """Have the file read from the disk again: the start of a machine finds none of it in memory."""
+    """Drop the file from the page cache, as after a start of the machine."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -85,8 +85,8 @@ def forget_pages(path: str) -> None:
         os.close(fd)
 
 
-def keeper_pid() -> int:
-    """Return the keeper, the only child of this process."""
+def storage_process_pid() -> int:
+    """Return the id of the storage process, the only child of this process."""
     (pid,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     return int(pid)
 
@@ -99,7 +99,7 @@ def rss_mb(pid: int) -> float:
 
 
 def timed(act: Callable[[], object], times: int, each_second: float = 0) -> str:
-    """Return p50 / p99 of so many calls, in milliseconds: one after the other, or at a steady rate."""
+    """Return p50 / p99 in milliseconds of `times` calls: one after the other, or `each_second` at a steady rate."""
     taken = []
     began = time.perf_counter()
     for call in range(times):
@@ -119,20 +119,20 @@ def opening_s(inbox: SqliteClient) -> float:
 
 
 def reopening_s(inbox: SqliteClient) -> float:
-    """Kill the keeper, and return how long its successor's start takes."""
-    os.kill(keeper_pid(), signal.SIGKILL)
+    """Kill the storage process, and return how long the start of the next one takes, in seconds."""
+    os.kill(storage_process_pid(), signal.SIGKILL)
     while True:
         started = time.perf_counter()
         try:
             inbox.open()
-        except InboxUnavailable:  # the loss is noticed, then a second must pass
+        except InboxUnavailable:  # first the loss is noticed, then a second passes before the restart
             time.sleep(0.05)
         else:
             return time.perf_counter() - started
 
 
 def ask(path: str, retained: int, times: int) -> Figures:
-    """Fill an inbox and return what it costs. Each append and each read is of users drawn at random."""
+    """Fill an inbox and measure it. Each append and each read uses random users."""
     users = retained // EACH
     start = head = fill(path, retained)
     dice = random.Random(2)
@@ -154,19 +154,19 @@ def ask(path: str, retained: int, times: int) -> Figures:
     figures["since, file not in memory ms"] = timed(read, times)
     with open(path, "rb", buffering=0) as file:
         while file.read(1 << 24):
-            pass  # a file of a running server is in memory as far as that goes
+            pass  # bring the file into the page cache, as on a running server
     figures["since ms"] = timed(read, times)
     figures["append to 1 user ms"] = timed(lambda: append(1), times)
     figures["append to 100 users, 200/s ms"] = timed(lambda: append(100), times, 200)
     figures["append to 100 users, without a pause ms"] = timed(lambda: append(100), times)
-    figures["RSS MB"] = rss_mb(keeper_pid())
+    figures["RSS MB"] = rss_mb(storage_process_pid())
     figures["start-up after kill -9 s"] = reopening_s(inbox)
     inbox.close()
     return figures
 
 
 def bounded_by_count(path: str, users: int = 300) -> Figures:
-    """The file's size after 1 to 4 times as many notifications as INBOX_MAX_PER_USER (its default) lets stay."""
+    """Return the file's size after 1 to 4 times as many notifications as INBOX_MAX_PER_USER (its default) keeps."""
     retention = Retention()
     inbox = SqliteFile(path, retention)
     head = inbox.open()
@@ -181,7 +181,7 @@ def bounded_by_count(path: str, users: int = 300) -> Figures:
 
 
 def bounded_by_age(path: str, ttl_s: int = 10, each_second: int = 10_000) -> Figures:
-    """The file's size after 1 to 4 times INBOX_TTL at a steady rate."""
+    """Return the file's size after 1 to 4 times INBOX_TTL at a steady rate."""
     inbox = SqliteFile(path, Retention(ttl_s=ttl_s))
     head = inbox.open()
     figures: Figures = {}
@@ -201,7 +201,7 @@ def bounded_by_age(path: str, ttl_s: int = 10, each_second: int = 10_000) -> Fig
 
 
 def table(title: str, rows: Sequence[tuple[str, Figures]]) -> str:
-    """Return a Markdown table, a row for each inbox."""
+    """Return a Markdown table with a row for each inbox."""
     names = list(rows[0][1])
     lines = [f"| {title} | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
     for row, figures in rows:
@@ -212,9 +212,12 @@ def table(title: str, rows: Sequence[tuple[str, Figures]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.inbox", description=__doc__)
-    parser.add_argument("--notifications", type=int, default=10_000_000, help="how many are retained (default 10,000,000)")
-    parser.add_argument("--times", type=int, default=3_000, help="calls of each kind (default 3,000)")
-    parser.add_argument("--directory", help="where the files go, and are deleted in the end; a disk, about 700 bytes each")
+    parser.add_argument("--notifications", type=int, default=10_000_000, help="retained notifications (default 10,000,000)")
+    parser.add_argument("--times", type=int, default=3_000, help="number of calls of each kind (default 3,000)")
+    parser.add_argument(
+        "--directory",
+        help="directory for the files, which are deleted at the end: on a disk, about 700 bytes a notification",
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.directory) as folder:
         rows = []
@@ -230,7 +233,7 @@ def main() -> int:
             ("by count (INBOX_MAX_PER_USER)", bounded_by_count(f"{folder}/count.db")),
             ("by age (INBOX_TTL)", bounded_by_age(f"{folder}/age.db")),
         ]
-        print(table("file MB after so many times what is retained", bounds))
+        print(table("file MB after 1 to 4 times what is retained", bounds))
     return 0
 
 

@@ -1,7 +1,7 @@
 """One, two and three nodes over one Redis: `python -m benchmarks.nodes`.
 
-Small broadcasts, and connections that come, spread over the nodes. All nodes and their Redis share one core, the load has
-the other: so the rate cannot grow with the nodes, and what counts is the processor time of each post and connection.
+Small broadcasts and new connections, spread over the nodes. All nodes and their Redis share one core, the load generator
+has the other. So the rate cannot grow with the nodes; compare the processor time of a post and of a connect.
 """
 
 import argparse
@@ -10,7 +10,8 @@ import sys
 from dataclasses import replace
 
 from benchmarks import report, servers
-from benchmarks.questions import connects, spread
+from benchmarks.connections import connects
+from benchmarks.publishing import spread
 from benchmarks.swarm import pin
 
 CONTESTANTS = (
@@ -21,7 +22,9 @@ CONTESTANTS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.nodes", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; the medians count (default 5)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="interleaved rounds, of which the medians are shown (default 5)"
+    )
     options = parser.parse_args()
     servers.raise_file_limit()
     pin(servers.LOAD_CORE)

@@ -1,7 +1,7 @@
-"""What connections cost Redis, and what is kept there: `python -m benchmarks.registry`.
+"""What connections cost Redis: `python -m benchmarks.registry`.
 
-Processor time of Redis for a connection that comes, recovers, goes, or is forgotten with its node; bytes for a connection
-and for a notification. No server takes part: what is asked of Redis is what a node asks. Medians of five rounds.
+Measures Redis's processor time for a connection that opens, recovers, closes, or is forgotten with its node; and the memory
+of a connection and of a notification. No server runs: the calls are those of a node. Medians of five rounds.
 """
 
 import statistics
@@ -24,10 +24,11 @@ RECOVERIES = 2_000
 MISSED = 10
 AGENT = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148"
 
-Change = tuple[str | int, ...]  # what the script is told of one connection
+Change = tuple[str | int, ...]  # the script's arguments for one connection
 
 
-def comes(number: int) -> Change:
+def opened(number: int) -> Change:
+    """Return the arguments for a connection that has opened."""
     return (
         _user(number),
         f"sid-{number:016}",
@@ -39,7 +40,8 @@ def comes(number: int) -> Change:
     )
 
 
-def goes(number: int) -> Change:
+def closed(number: int) -> Change:
+    """Return the arguments for a connection that has closed."""
     return _user(number), f"sid-{number:016}", "", "", "", "", ""
 
 
@@ -52,7 +54,7 @@ def _address(number: int) -> str:
 
 
 class Bench:
-    """A Redis, and what its processor time went on."""
+    """Measures the processor time and memory of one Redis."""
 
     def __init__(self, pid: int, url: str) -> None:
         self._pid = pid
@@ -62,19 +64,19 @@ class Bench:
         self._forget_node = self.client.register_script(scripts.FORGET_NODE)
 
     def each(self, act: Callable[[], object], count: int) -> float:
-        """Return Redis's processor time for one of so many, in microseconds."""
+        """Call act, which does `count` things; return Redis's processor time for one of them in µs."""
         cpu = servers.cpu_s(self._pid)
         act()
         return (servers.cpu_s(self._pid) - cpu) / count * 1e6
 
     def update(self, changes: Sequence[Change], batch: int) -> None:
-        """Make known what has changed, as RedisRegistry does."""
+        """Write changes to the registry, `batch` in one call, as RedisRegistry does."""
         for at in range(0, len(changes), batch):
             some = changes[at : at + batch]
             self._run(self._update, 9_000, 20, len(changes), at, len(some), 0, *chain.from_iterable(some))
 
     def forget(self) -> None:
-        """Forget the node, as another one does when its lease is over."""
+        """Forget the node, as another node does when its lease has ended."""
         while self._run(self._forget_node, 250, "1"):
             pass
 
@@ -82,20 +84,20 @@ class Bench:
         return script(args=[PREFIX, "a-node", *arguments])
 
     def connections(self, batch: int) -> dict[str, float]:
-        """Return what connections cost that come and go, so many made known together."""
+        """Measure connections that open and close, `batch` written to the registry in one call."""
         numbers = range(CONNECTIONS)
         self.client.flushall()
-        self.update([comes(CONNECTIONS)], 1)
+        self.update([opened(CONNECTIONS)], 1)
         before = self.client.info("memory")["used_memory"]
-        found = {"comes us": self.each(lambda: self.update([*map(comes, numbers)], batch), CONNECTIONS)}
+        found = {"opened us": self.each(lambda: self.update([*map(opened, numbers)], batch), CONNECTIONS)}
         found["bytes"] = (self.client.info("memory")["used_memory"] - before) / CONNECTIONS
-        found["goes us"] = self.each(lambda: self.update([*map(goes, numbers)], batch), CONNECTIONS)
-        self.update([*map(comes, numbers)], 250)
+        found["closed us"] = self.each(lambda: self.update([*map(closed, numbers)], batch), CONNECTIONS)
+        self.update([*map(opened, numbers)], 250)
         found["forgotten us"] = self.each(self.forget, CONNECTIONS)
         return found
 
     def recoveries(self) -> dict[str, float]:
-        """Return what it costs to ask for what a user missed: nothing, and some notifications."""
+        """Measure a recovery that missed nothing, and one that missed some notifications."""
         self.client.flushall()
         inbox = RedisInbox(self._url, Retention())
         start = inbox.open()
@@ -116,7 +118,7 @@ class Bench:
         return found
 
     def kept(self, users: int, of: int, count: int) -> dict[str, float]:
-        """Return the bytes of a notification to so many users, of those there are, `count` in all; its log's apart."""
+        """Return the bytes of a notification to `users` of `of` users, averaged over `count`; those in the log apart."""
         self.client.flushall()
         inbox = RedisInbox(self._url, Retention())
         inbox.open()
@@ -148,7 +150,7 @@ def main() -> None:
     with servers.redis() as (pid, url):
         bench = Bench(pid, url)
         for batch in (1, 10, 250):
-            show(f"connections, {batch} at once", lambda batch=batch: bench.connections(batch))
+            show(f"connections, {batch} in a call", lambda batch=batch: bench.connections(batch))
         show("recoveries", bench.recoveries)
         show("a notification to 1 user, 20 a user", lambda: bench.kept(1, 500, 10_000))
         show("to 3 users, 2 a user", lambda: bench.kept(3, 15_000, 10_000))

@@ -1,4 +1,4 @@
-"""Medians, ratios, the table and the plot."""
+"""Medians and ratios over rounds, a Markdown table, an SVG plot. Pure: no files."""
 
 import html
 import statistics
@@ -8,13 +8,13 @@ Rounds = Sequence[Mapping[str, Mapping[str, float]]]  # each round: contestant -
 
 
 def median(rounds: Rounds, contestant: str, figure: str) -> float | None:
-    """Return the median of a figure over the rounds; None where it was not measured."""
+    """Return the median of a figure over the rounds; None if it was not measured."""
     values = [each[contestant][figure] for each in rounds if figure in each.get(contestant, {})]
     return statistics.median(values) if values else None
 
 
 def ratio(rounds: Rounds, one: str, other: str, figure: str) -> float | None:
-    """Return the median of the ratios within each round: noise that lasts longer than a round cancels out."""
+    """Return the median of one/other within each round: noise longer than a round cancels out. None: not measured."""
     values = [
         each[one][figure] / each[other][figure]
         for each in rounds
@@ -24,6 +24,7 @@ def ratio(rounds: Rounds, one: str, other: str, figure: str) -> float | None:
 
 
 def number(value: float | None) -> str:
+    """Return a figure with three significant digits, or whole if it is larger; "" for None."""
     if value is None:
         return ""
     if value >= 1_000:
@@ -32,7 +33,7 @@ def number(value: float | None) -> str:
 
 
 def table(title: str, rounds: Rounds, contestants: Mapping[str, str]) -> str:
-    """Return a Markdown section: a row a contestant, its medians, and how ours compares."""
+    """Return a Markdown section: for each contestant its medians, and the ratio of ours to it in the first figure."""
     figures = list(dict.fromkeys(figure for each in rounds for values in each.values() for figure in values))
     lines = [f"### {title}", "", "| server | " + " | ".join(figures) + " | ours is |"]
     lines.append("|---|" + "---:|" * (len(figures) + 1))
@@ -59,8 +60,8 @@ def plot(title: str, unit: str, bars: Sequence[tuple[str, float]]) -> str:
     for index, (name, value) in enumerate(bars):
         y = 44 + index * row
         length = (width - left - 110) * value / largest
-        colour = "#1a6dd6" if index == 0 else "#9aa5b1"
+        color = "#1a6dd6" if index == 0 else "#9aa5b1"
         parts.append(f'<text x="{left - 10}" y="{y + 16}" text-anchor="end" fill="#333">{html.escape(name)}</text>')
-        parts.append(f'<rect x="{left}" y="{y}" width="{length:.1f}" height="22" rx="3" fill="{colour}"/>')
+        parts.append(f'<rect x="{left}" y="{y}" width="{length:.1f}" height="22" rx="3" fill="{color}"/>')
         parts.append(f'<text x="{left + length + 8:.1f}" y="{y + 16}" fill="#111">{number(value)}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"

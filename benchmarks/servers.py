@@ -1,4 +1,4 @@
-"""The servers under comparison: how each is started, and what it costs while it runs."""
+"""The servers that are compared: how each is started, and its processor time and memory."""
 
 import os
 import random
@@ -27,22 +27,24 @@ LOAD_CORE = 1
 
 _TICK = os.sysconf("SC_CLK_TCK")
 
+Figures = dict[str, float]  # "name unit" -> value
+
 
 @dataclass(frozen=True)
 class Contestant:
-    """A server: its name in the tables, its command, and its environment."""
+    """A server to compare: its name (`--against`), its title in the tables, its command and its environment."""
 
     name: str
     title: str
     command: tuple[str, ...]
     settings: tuple[tuple[str, str], ...] = ()
-    stores: bool = False  # what it delivers, in a file
-    nodes: int = 0  # that act as one over Redis; 0: one process, without it
-    bare: bool = False  # it can write to all its clients, and nothing else
+    stores: bool = False  # it keeps notifications in a SQLite inbox
+    nodes: int = 0  # number of nodes joined by a Redis; 0: one process without Redis
+    bare: bool = False  # it only writes every post to all of its clients
 
 
 _SETTINGS = (("APP_ENV", "production"), ("LOG_LEVEL", "warning"), ("MAX_CONNECTIONS", "100000"), ("ENV_FILE", ""))
-# The peers store nothing, so nothing is stored here either: every notification is sent with ttl 0.
+# The peers store nothing, so this contestant does not either: every notification has ttl 0.
 OURS = Contestant("ours", "socket-server", (str(BIN / "gunicorn"), "wsgi:app"), (*_SETTINGS, ("INBOX_URL", "memory://")))
 STORING = Contestant("storing", "socket-server, SQLite inbox", (str(BIN / "gunicorn"), "wsgi:app"), _SETTINGS, stores=True)
 STOCK = Contestant(
@@ -64,13 +66,13 @@ ALL = (OURS, STORING, NODES, STOCK, NODE_USUAL, NODE_LEAN, FLOOR_PYTHON, FLOOR_C
 
 @dataclass
 class Running:
-    """A running server. others: its further nodes."""
+    """A running server. others: its other nodes."""
 
     contestant: Contestant
     port: int
     process: subprocess.Popen[bytes]
     others: tuple["Running", ...] = ()
-    redis: int = 0  # the process id of their Redis
+    redis: int = 0  # process id of their Redis; 0: none
 
     @property
     def nodes(self) -> tuple["Running", ...]:
@@ -78,7 +80,7 @@ class Running:
 
     @property
     def pid(self) -> int:
-        """The process that serves: gunicorn's worker, or the process itself."""
+        """Id of the process that serves: gunicorn's worker, or the process itself."""
         return next(iter(_children(self.process.pid)), self.process.pid)
 
     def cpu_s(self) -> float:
@@ -86,12 +88,12 @@ class Running:
         return cpu_s(self.pid)
 
     def whole_cpu_s(self) -> float:
-        """The same of all nodes, of the processes that they keep, and of Redis."""
+        """Processor time of all nodes, their storage processes, and Redis, in seconds."""
         pids = [pid for node in self.nodes for pid in (node.pid, *_children(node.pid))]
         return sum(map(cpu_s, [*pids, self.redis] if self.redis else pids))
 
     def redis_cpu_s(self) -> float:
-        """The same of Redis alone."""
+        """Processor time of Redis, in seconds."""
         return cpu_s(self.redis) if self.redis else 0.0
 
     def rss_kb(self) -> float:
@@ -113,7 +115,7 @@ def cpu_s(pid: int) -> float:
 
 
 def raise_file_limit(wanted: int = 200_000) -> int:
-    """Allow this process and its children many files; return how many it became."""
+    """Raise the limit of open files of this process and its children as far as allowed; return the limit."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     for soft_and_hard in ((wanted, max(wanted, hard)), (hard, hard)):
         try:
@@ -125,7 +127,7 @@ def raise_file_limit(wanted: int = 200_000) -> int:
 
 
 def free_port() -> int:
-    """Return a port that is free, and not one that outgoing connections may be given (32768 and up) before it is used."""
+    """Return a free port below 32768, so that no outgoing connection is given it before the server listens."""
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as probe, suppress(OSError):
@@ -135,7 +137,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(contestant: Contestant, **settings: str) -> Iterator[Running]:
-    """Start a contestant, all of it on one core, and stop it in the end."""
+    """Run a contestant, with all of its processes on the server's core."""
     with ExitStack() as stack:
         if contestant.nodes:
             pid, settings["REDIS_URL"] = stack.enter_context(redis())
@@ -161,7 +163,7 @@ def _one(contestant: Contestant, settings: dict[str, str]) -> Iterator[Running]:
         stdout=subprocess.DEVNULL if "usual" in contestant.name else log,
         stderr=log,
         start_new_session=True,
-        preexec_fn=_on_the_servers_core,
+        preexec_fn=_pin_to_server_core,
     )
     server = Running(contestant, port, process)
     try:
@@ -180,12 +182,12 @@ def _one(contestant: Contestant, settings: dict[str, str]) -> Iterator[Running]:
 
 @contextmanager
 def redis() -> Iterator[tuple[int, str]]:
-    """Run a Redis that writes its append-only file once a second, as it comes; yield its process id and its URL."""
+    """Run a Redis with an append-only file (flushed every second, its default); yield its process id and its URL."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
         process = subprocess.Popen(
-            [*command, "--appendonly", "yes"], stdout=subprocess.DEVNULL, preexec_fn=_on_the_servers_core
+            [*command, "--appendonly", "yes"], stdout=subprocess.DEVNULL, preexec_fn=_pin_to_server_core
         )
         try:
             for _ in range(200):
@@ -198,7 +200,7 @@ def redis() -> Iterator[tuple[int, str]]:
             process.wait()
 
 
-def _on_the_servers_core() -> None:
+def _pin_to_server_core() -> None:
     os.sched_setaffinity(0, {SERVER_CORE})
 
 
@@ -219,12 +221,12 @@ def _wait(server: Running, log: "tempfile._TemporaryFileWrapper[bytes]") -> None
 
 
 def token(user_id: str) -> str:
-    """Return a token that every contestant takes."""
+    """Return a token that every contestant accepts."""
     return jwt.encode({"id": user_id, "exp": int(time.time()) + 86_400}, SECRET, algorithm="HS256")
 
 
 def available(contestant: Contestant) -> str | None:
-    """Say why a contestant cannot run here; None: it can."""
+    """Return why a contestant cannot run here; None if it can."""
     if contestant.nodes and shutil.which("redis-server") is None:
         return "redis-server is not installed"
     if contestant is FLOOR_C:

@@ -1,8 +1,8 @@
-"""What arithmetic does not tell of a server of many shards: `python -m benchmarks.sharding`. A simulation, no server runs.
+"""A simulation of a server with many shards: `python -m benchmarks.sharding`. No server runs.
 
-How long it takes until a broadcast is stored on all the shards that its users live on, and how long until all clients of
-a dead node, or of a dead third of the nodes, are live again. The costs are those that benchmarks.bus, benchmarks.registry
-and benchmarks.nodes measured (docs/scaling.md); the random numbers are the same in every run.
+How long until a broadcast is stored on all shards of its users, and until all clients of a lost node, or of a lost third of
+the nodes, are live again. The costs were measured by benchmarks.bus, benchmarks.registry and benchmarks.nodes
+(docs/design/scaling-plan.md). The random numbers are the same in every run.
 """
 
 import heapq
@@ -12,33 +12,33 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-# Redis's processor time, in seconds: for a call, for each notification in it, for each user of that.
+# Redis's processor time in seconds: for a call, for each notification in it, for each user of a notification.
 CALL_S = 100e-6
 ENTRY_S = 20e-6
 USER_S = 4.5e-6
-HOP_S = 100e-6  # from a node to its Redis, one way
+HOP_S = 100e-6  # network delay from a node to its Redis, one way
 TOGETHER = 256  # users in one append of small broadcasts, as in notifications/broadcaster.py
-NODES = 16  # that store on one shard
+NODES = 16  # nodes that store on one shard
 
-CONNECT_S = 800e-6  # a node's: 450 measured, the rest is an estimate of what a recovery adds
-KNOWN_S = 10e-6  # Redis's, for a connection made known or forgotten, in a batch
-RECOVERY_S = 125e-6  # Redis's, for a recovery, each in a call of its own
-BATCHED_RECOVERY_S = RECOVERY_S - CALL_S + CALL_S / 8  # where eight shared a call; not built
-OPEN_TIMEOUT_S = 20.0  # the official client's
-RECOVERY_TIMEOUT_S = 5.0  # inbox/redis.py, TIMEOUT_S; then the client is cut and comes back
-CONNECTIONS = 25_000  # of a node, at most
+CONNECT_S = 800e-6  # of a node: 450 µs measured, the rest is an estimate of what a recovery adds
+KNOWN_S = 10e-6  # of Redis, for a connection written to the registry or removed, in a batch
+RECOVERY_S = 125e-6  # of Redis, for a recovery in a call of its own
+BATCHED_RECOVERY_S = RECOVERY_S - CALL_S + CALL_S / 8  # if eight shared a call; not built
+OPEN_TIMEOUT_S = 20.0  # connect timeout of the official client
+RECOVERY_TIMEOUT_S = 5.0  # TIMEOUT_S in inbox/redis/store.py; then the client is cut and reconnects
+CONNECTIONS = 25_000  # maximum on a node
 
 
 def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
-# Until it is stored
+# Until a broadcast is stored
 
 
 @dataclass
 class Post:
-    """A broadcast, and on how many shards parts of it are still not stored."""
+    """A broadcast. left: the number of shards on which parts of it are not stored yet."""
 
     users: int
     came_s: float
@@ -48,52 +48,52 @@ class Post:
 
 @dataclass
 class Node:
-    """One that stores on one shard: one append under way, and what waits for the next."""
+    """A node of one shard, with one append in progress and a queue for the next."""
 
     shard: int
-    cut: int  # users of a broadcast in one append, at most
+    cut: int  # maximum number of users of a broadcast in one append
     waiting: deque[tuple[Post, int]] = field(default_factory=deque)
-    under_way: list[tuple[Post, int]] = field(default_factory=list)  # and how many users are left after it
+    in_progress: list[tuple[Post, int]] = field(default_factory=list)  # with the number of users left after it
 
     def begin(self) -> float:
-        """Begin the next append; return its cost."""
+        """Begin the next append; return its cost in seconds."""
         cost = CALL_S
         users = 0
         while self.waiting and (not users or users + self.waiting[0][1] <= TOGETHER):
             post, part = self.waiting.popleft()
             now = min(part, self.cut)
-            self.under_way.append((post, part - now))
+            self.in_progress.append((post, part - now))
             users += now
             cost += ENTRY_S + now * USER_S
         return cost
 
     def end(self) -> Iterator[Post]:
-        """End the append; yield what is stored with it. The rest of a large one waits behind all who came meanwhile."""
-        for post, left in self.under_way:
+        """End the append; yield the broadcasts stored with it. The rest of a large one goes to the end of the queue."""
+        for post, left in self.in_progress:
             if left:
                 self.waiting.append((post, left))
             else:
                 yield post
-        self.under_way.clear()
+        self.in_progress.clear()
 
 
 def store(shards: int, rates: dict[int, float], count: int, cut: int = 10_000) -> list[Post]:
-    """Return broadcasts, so many of them, that were stored. rates: how many come a second, by their number of users."""
+    """Simulate `count` broadcasts and return them, all stored. rates: number of users -> broadcasts a second."""
     random.seed(1)
-    # On which shards the users live, and how many on each; drawn beforehand, which is quicker.
+    # Number of users on each shard, for some broadcasts of each kind; drawn in advance, which is faster.
     spreads = {
         users: [Counter(random.choices(range(shards), k=users)) for _ in range(1_000 if users < 10_000 else 50)]
         for users in rates
     }
     nodes = [[Node(shard, cut) for _ in range(NODES)] for shard in range(shards)]
-    free_s = [0.0] * shards  # when Redis has done what was sent to it
+    free_s = [0.0] * shards  # when each Redis has done what was sent to it
     kinds, weights, rate = list(rates), list(rates.values()), sum(rates.values())
-    events: list[tuple[float, int, Node | None]] = [(random.expovariate(rate), -1, None)]  # None: a broadcast comes
+    events: list[tuple[float, int, Node | None]] = [(random.expovariate(rate), -1, None)]  # None: a broadcast arrives
     posts: list[Post] = []
-    turns = itertools.count()  # of two events at one time, the one that was made first
+    sequence = itertools.count()  # orders events with equal times
     while events:
         now, _, node = heapq.heappop(events)
-        next_up = []  # who begins an append now
+        starting: list[Node] = []  # nodes that begin an append now
         if node is None:
             post = Post(random.choices(kinds, weights)[0], now)
             posts.append(post)
@@ -102,24 +102,24 @@ def store(shards: int, rates: dict[int, float], count: int, cut: int = 10_000) -
             for shard, users in spread.items():
                 storing = random.choice(nodes[shard])
                 storing.waiting.append((post, users))
-                if not storing.under_way:
-                    next_up.append(storing)
+                if not storing.in_progress:
+                    starting.append(storing)
             if len(posts) < count:
-                heapq.heappush(events, (now + random.expovariate(rate), next(turns), None))
+                heapq.heappush(events, (now + random.expovariate(rate), next(sequence), None))
         else:
             for post in node.end():
                 post.left -= 1
                 post.took_s = now - post.came_s
             if node.waiting:
-                next_up.append(node)
-        for each in next_up:
+                starting.append(node)
+        for each in starting:
             free_s[each.shard] = max(free_s[each.shard], now + HOP_S) + each.begin()
-            heapq.heappush(events, (free_s[each.shard] + HOP_S, next(turns), each))
+            heapq.heappush(events, (free_s[each.shard] + HOP_S, next(sequence), each))
     return posts
 
 
 def capacity(users: int, shards: int) -> float:
-    """Return how many broadcasts a second keep the shards busy, each part in an append of its own."""
+    """Return the broadcasts/s that keep the shards fully busy if each part is an append of its own."""
     touched = shards * (1 - (1 - 1 / shards) ** users)
     return shards / (touched * (CALL_S + ENTRY_S) + users * USER_S)
 
@@ -139,7 +139,7 @@ def stored() -> Iterator[str]:
 
 
 def beside() -> Iterator[str]:
-    """Small broadcasts beside large ones, each kind 30 % of what the shards could do."""
+    """Yield a table: small broadcasts beside large ones, each kind 30 % of what the shards can do."""
     yield "| shards | in one append, users | small ones: p50 / p99 ms | large ones: p50 / p99 ms |"
     yield "|---:|---:|---:|---:|"
     for shards in (1, 4, 16, 64):
@@ -153,24 +153,24 @@ def beside() -> Iterator[str]:
             yield f"| {shards} | {cut:,} | {' | '.join(cells)} |"
 
 
-# Until all are back
+# Until all clients are live again
 
 
 def back_off_s(attempt: int) -> float:
-    """Return how long the official client waits: 1 s, doubled at each attempt, half more or less, 5 s at most."""
+    """Return the official client's reconnection delay: 1 s, doubled at each attempt, plus or minus half, 5 s at most."""
     return min(5.0, 2.0**attempt * random.uniform(0.5, 1.5))
 
 
 @dataclass
 class Storm:
-    """When clients were live again, and how many attempts all of them needed."""
+    """live_s: when each client was live again; attempts: of all clients together."""
 
     live_s: list[float] = field(default_factory=list)
     attempts: int = 0
 
 
 def storm(clients: int, survivors: int, recovery_s: float) -> Storm:
-    """Let so many clients come back at once to the nodes that are left, all of them on one Redis."""
+    """Simulate `clients` that reconnect at once to `survivors` nodes with one Redis."""
     random.seed(1)
     found = Storm()
     node_free_s = [0.0] * survivors
@@ -194,7 +194,7 @@ def storm(clients: int, survivors: int, recovery_s: float) -> Storm:
             redis_free_s += 2 * KNOWN_S
             heapq.heappush(events, (now + RECOVERY_TIMEOUT_S + back_off_s(0), client, False))
         else:
-            # Its old connection is forgotten, the new one made known, and what it missed is read.
+            # Remove its old connection from the registry, add the new one, and read what it missed.
             redis_free_s = max(redis_free_s, now) + 2 * KNOWN_S + recovery_s
             found.live_s.append(redis_free_s)
     return found

@@ -1,7 +1,7 @@
 """A soak of churn: `python -m benchmarks.soak [--seconds 600]`.
 
-Clients connect, receive and leave in every way there is, over and over. In the end nobody is connected, and the memory has
-not grown since the first tenth of the time.
+Clients connect, receive and leave in every way, repeatedly. It passes if no connection is left at the end and memory has
+grown by at most 5 MB since the first tenth of the time.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import time
 import urllib.request
 
 from benchmarks import servers
-from benchmarks.questions import body
+from benchmarks.broadcasts import body
 from benchmarks.servers import OURS, Running, running, token
 from benchmarks.swarm import MARKER, Publisher, masked, pin
 
@@ -41,7 +41,7 @@ def connected(port: int, user_id: str) -> socket.socket:
 
 
 def polling(port: int, user_id: str, leave: bool) -> None:
-    """Open a polling session, authenticate, and leave it, or vanish."""
+    """Open a polling session and authenticate. leave: close it; otherwise stop polling without a word."""
     url = f"http://127.0.0.1:{port}/socket.io/?EIO=4&transport=polling"
     with urllib.request.urlopen(url, timeout=10) as answer:
         sid = json.loads(answer.read()[1:])["sid"]
@@ -50,10 +50,10 @@ def polling(port: int, user_id: str, leave: bool) -> None:
         urllib.request.urlopen(f"{url}&sid={sid}", data=packet, timeout=10).close()
 
 
-def part(sock: socket.socket, way: int) -> None:
-    """Leave in one of the ways there are."""
+def disconnect(sock: socket.socket, way: int) -> None:
+    """Close a connection in one of six ways."""
     if way == 0:
-        sock.sendall(masked(b"41"))  # Socket.IO DISCONNECT, then the end
+        sock.sendall(masked(b"41"))  # Socket.IO DISCONNECT, then close
     elif way == 1:
         sock.sendall(_CLOSE)
     elif way == 2:
@@ -66,15 +66,15 @@ def part(sock: socket.socket, way: int) -> None:
 
 
 def churn(server: Running, ends: float) -> tuple[int, int]:
-    """Connect, receive, part until the time is over; return how many came, and how many notifications."""
+    """Connect, receive and disconnect until `ends` (monotonic); return the number of connections and of notifications."""
     publisher = Publisher(server.port, servers.KEY)
     request = publisher.request(body([str(number) for number in range(_USERS)]))
     clients: list[socket.socket] = []
-    came = received = 0
+    opened = received = 0
     while time.monotonic() < ends:
         while len(clients) < _AT_ONCE:
-            clients.append(connected(server.port, str(came % _USERS)))
-            came += 1
+            clients.append(connected(server.port, str(opened % _USERS)))
+            opened += 1
         publisher.post(request)
         for client in clients:
             data = b""
@@ -83,15 +83,15 @@ def churn(server: Running, ends: float) -> tuple[int, int]:
             received += 1
         for client in random.sample(clients, _AT_ONCE // 2):
             clients.remove(client)
-            part(client, random.randrange(6))
+            disconnect(client, random.randrange(6))
         half = socket.create_connection(("127.0.0.1", server.port))
         half.sendall(_UPGRADE[: random.randrange(len(_UPGRADE))])
         half.close()
-        polling(server.port, str(came % _USERS), leave=came % 3 > 0)
+        polling(server.port, str(opened % _USERS), leave=opened % 3 > 0)
     for client in clients:
-        part(client, 5)
+        disconnect(client, 5)
     publisher.close()
-    return came, received
+    return opened, received
 
 
 def main() -> int:
@@ -99,13 +99,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600)
     options = parser.parse_args()
     pin(servers.LOAD_CORE)
-    # A polling session that vanished is noticed by the heartbeat: a quick one, so that the end is soon.
+    # Only the heartbeat notices a polling session that stopped: a short one, so that the run ends soon.
     settings = {"PING_INTERVAL": "2", "PING_TIMEOUT": "2", "MAX_CONNECTIONS_PER_USER": "1000"}
     with running(OURS, **settings) as server:
         started = time.monotonic()
         churn(server, started + max(5, options.seconds / 10))
         early = server.rss_kb()
-        came, received = churn(server, started + options.seconds)
+        opened, received = churn(server, started + options.seconds)
         late = server.rss_kb()
         left = -1
         for _ in range(100):
@@ -115,7 +115,7 @@ def main() -> int:
                 break
             time.sleep(0.2)
     print(
-        f"seconds={options.seconds:g} connections={came} notifications={received} left={left} "
+        f"seconds={options.seconds:g} connections={opened} notifications={received} left={left} "
         f"memory_mb={early / 1024:.1f} -> {late / 1024:.1f}"
     )
     return 1 if left or late - early > 5 * 1024 else 0

@@ -1,6 +1,6 @@
-"""The load: many raw WebSocket clients in one thread, by epoll. It is cheap, and it counts every delivery.
+"""The load generator: many raw WebSocket clients in one thread, by epoll. It counts every delivery.
 
-No client library: a client is a socket and a state. Notifications are counted by their marker in complete frames only.
+No client library: a client is a socket and a few bytes of state. A notification counts when its frame is complete.
 """
 
 import json
@@ -18,7 +18,7 @@ _READ = 65_536
 
 
 def masked(text: bytes) -> bytes:
-    """Return a client's text frame (RFC 6455 section 5.3), masked with zeros."""
+    """Return a text frame of a client, masked with zeros (RFC 6455 section 5.3)."""
     size = len(text)
     head = struct.pack("!BB", 0x81, 0x80 | size) if size < 126 else struct.pack("!BBH", 0x81, 0x80 | 126, size)
     return head + b"\0\0\0\0" + text
@@ -27,18 +27,18 @@ def masked(text: bytes) -> bytes:
 PONG = masked(b"3")
 
 
-class Meanwhile(Protocol):
-    """What goes on beside the counting, in the same loop."""
+class SideTask(Protocol):
+    """Work that count() does in its event loop beside receiving."""
 
     def fileno(self) -> int:
-        """What becomes readable when step() has something to do."""
+        """Return a file descriptor that is readable when step() has work."""
 
     def step(self) -> None:
-        """Do it. Must not block."""
+        """Do the work that is ready. Must not block."""
 
 
 class Swarm:
-    """Clients of one server. connect() opens and authenticates them; count() receives what they get."""
+    """Clients of one server. connect() opens and authenticates them; count() receives notifications."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -52,9 +52,12 @@ class Swarm:
         return len(self._sockets)
 
     def connect(self, tokens: Iterable[str | dict[str, str]], window: int = 64) -> float:
-        """Open one authenticated connection for each token (or `auth`), `window` at a time; return the seconds it took."""
+        """Open an authenticated connection for each token or `auth` object, `window` at a time; return the seconds it took.
+
+        Raises RuntimeError if a client is refused or not served within 30 s.
+        """
         todo = iter(enumerate(tokens, len(self._sockets)))
-        waiting: dict[int, tuple[bytes, bytes]] = {}  # fd -> (what it sends after OPEN, what it has received)
+        waiting: dict[int, tuple[bytes, bytes]] = {}  # fd -> (what it sends after OPEN, what it has received so far)
         started = time.perf_counter()
         done = False
         while True:
@@ -78,7 +81,7 @@ class Swarm:
 
     def _open(self, index: int, token: str | dict[str, str]) -> tuple[int, bytes]:
         sock = socket.socket()
-        # 28,000 ports an address: the next 20,000 clients come from the next loopback address.
+        # An address has about 28,000 ports: every 20,000 clients use the next loopback address.
         sock.bind((f"127.0.0.{1 + index // 20_000}", 0))
         sock.connect(("127.0.0.1", self._port))
         fd = sock.fileno()
@@ -102,7 +105,7 @@ class Swarm:
             waiting[fd] = (b"", b"")
         elif b"auth_success" in received:
             del waiting[fd]
-            self.received += received.count(MARKER)  # a replay follows at once
+            self.received += received.count(MARKER)  # a replay may follow in the same read
         elif b"auth_error" in received:
             raise RuntimeError(f"a client was refused: {received[:300]!r}")
         else:
@@ -122,7 +125,7 @@ class Swarm:
             return 0
         if fd in self._partial:
             data = self._partial.pop(fd) + data
-        # A ping may lie behind a notification, or before one where this reader is late. No JSON holds its bytes.
+        # A ping may lie before or after a notification in one read. Its bytes occur in no JSON text.
         if _PING in data:
             self._sockets[fd].send(PONG)
             data = data.replace(_PING, b"")
@@ -137,41 +140,42 @@ class Swarm:
         self,
         wanted: int,
         timeout_s: float = 60.0,
-        meanwhile: Meanwhile | None = None,
+        side_task: SideTask | None = None,
         arrivals: list[float] | None = None,
     ) -> float:
-        """Receive until `wanted` notifications are in; return the time of the last one. Raises TimeoutError.
+        """Receive until `wanted` notifications are complete; return the time (perf_counter) of the last one.
 
-        meanwhile: has a step to take wherever it is ready. arrivals: gets the time of each.
+        side_task: its step() is called in between. arrivals: gets the time of each notification.
+        Raises TimeoutError after `timeout_s` seconds.
         """
         deadline = time.perf_counter() + timeout_s
         got = 0
-        beside = -1 if meanwhile is None else meanwhile.fileno()
-        if meanwhile is not None:
-            self._epoll.register(beside, select.EPOLLIN)
+        side_fd = -1 if side_task is None else side_task.fileno()
+        if side_task is not None:
+            self._epoll.register(side_fd, select.EPOLLIN)
         while got < wanted:
             for fd, _ in self._epoll.poll(0.05):
-                if fd == beside:
+                if fd == side_fd:
                     continue
                 found = self._receive(fd)
                 got += found
                 if arrivals is not None:
                     arrivals += [time.perf_counter()] * found
-            if meanwhile is not None:
-                meanwhile.step()
+            if side_task is not None:
+                side_task.step()
             if time.perf_counter() > deadline:
                 raise TimeoutError(f"{got} of {wanted} notifications within {timeout_s} s")
-        if meanwhile is not None:
-            self._epoll.unregister(beside)
+        if side_task is not None:
+            self._epoll.unregister(side_fd)
         return time.perf_counter()
 
-    def only_listen(self) -> None:
-        """Have every client acknowledge when it reads, as one does that has only listened for a while.
+    def end_interactive_state(self) -> None:
+        """Put every client into the TCP state of one that has only listened for a while.
 
-        To the kernel a client that has just spoken is interactive until it owes an acknowledgement for 40 ms. Up to then
-        every second frame is acknowledged at once, in the server's `send` and its processor time; afterwards when the
-        client reads, in its own. A server that sends the second frame within 40 ms would keep its clients interactive, and
-        pay for them; a slower one would not. Source: tcp(7), TCP_QUICKACK, which ends that state.
+        The kernel treats a client that has just sent as interactive until it has owed an acknowledgement for 40 ms. Until
+        then every second frame is acknowledged at once, within the server's `send` and at its expense; afterwards when the
+        client reads, at the client's expense. A server that sends the second frame within 40 ms would keep its clients
+        interactive and pay for it; a slower server would not. Source: tcp(7), TCP_QUICKACK, which ends that state.
         """
         for sock in self._sockets.values():
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
@@ -180,17 +184,17 @@ class Swarm:
         """Return the socket of the client that connected first."""
         return next(iter(self._sockets.values()))
 
-    def drain(self, fd: int) -> None:
-        """Receive what one client has got."""
+    def receive_from(self, fd: int) -> None:
+        """Receive what has arrived for one client."""
         self._receive(fd)
 
-    def take_in(self) -> None:
-        """Receive what is there, without waiting."""
+    def receive_available(self) -> None:
+        """Receive what has arrived for all clients, without waiting."""
         for fd, _ in self._epoll.poll(0):
             self._receive(fd)
 
-    def rest(self, seconds: float) -> None:
-        """Stay connected, answer heartbeats."""
+    def stay_connected(self, seconds: float) -> None:
+        """Receive and answer heartbeats for `seconds`."""
         ends = time.perf_counter() + seconds
         while (left := ends - time.perf_counter()) > 0:
             for fd, _ in self._epoll.poll(min(left, 0.5)):
@@ -198,7 +202,7 @@ class Swarm:
 
     def close(self) -> None:
         for sock in self._sockets.values():
-            # A reset leaves no port in TIME_WAIT: the next server of the run gets a machine as fresh as this one did.
+            # A reset leaves no port in TIME_WAIT, so each server of a run starts on an equally fresh machine.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.close()
         self._sockets.clear()
@@ -217,14 +221,14 @@ class Publisher:
         self._received = b""
 
     def request(self, body: bytes) -> bytes:
-        """Return the whole request for a body."""
+        """Return the bytes of a whole request with this body."""
         return f"{self._head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     def send(self, request: bytes) -> None:
         self.sock.sendall(request)
 
     def answered(self) -> bool:
-        """Read what there is; say whether a whole response is in. Raises RuntimeError where it is not a 200."""
+        """Read what has arrived; return whether a response is complete. Raises RuntimeError if it is not a 200."""
         data = self.sock.recv(_READ)
         if not data:
             raise RuntimeError("the server closed a publisher's connection")
@@ -244,6 +248,7 @@ class Publisher:
         return True
 
     def post(self, request: bytes) -> None:
+        """Send a request and wait for its response."""
         self.send(request)
         while not self.answered():
             pass
@@ -253,6 +258,6 @@ class Publisher:
 
 
 def pin(core: int) -> None:
-    """Keep this process on one core, where the machine has several."""
+    """Keep this process on one core (modulo the number of cores)."""
     if os.cpu_count() or core == 0:
         os.sched_setaffinity(0, {core % (os.cpu_count() or 1)})

@@ -1,4 +1,4 @@
-"""The peer: a minimal server on stock Flask-SocketIO, as its documentation suggests: a room for each user."""
+"""A contestant: a minimal server on stock Flask-SocketIO with a room for each user, as its documentation suggests."""
 
 import os
 

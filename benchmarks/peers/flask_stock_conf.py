@@ -1,4 +1,4 @@
-"""gunicorn settings of the stock peer: the worker that Flask-SocketIO's documentation names."""
+"""gunicorn settings of flask_stock.py: the worker class that Flask-SocketIO's documentation recommends."""
 
 import os
 

@@ -1,4 +1,4 @@
-/* The floor in C: what floor.py does, without Python. */
+/* The bare send in C: what floor.py does, without Python. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -47,9 +47,9 @@ int main(void) {
         }
     }
     struct pollfd publishers[2] = {{sock, POLLIN, 0}, {-1, POLLIN, 0}};
-    for (int turn = 0; size > 0; size = recv(publishers[turn].fd, request, sizeof request, 0)) {
+    for (int current = 0; size > 0; size = recv(publishers[current].fd, request, sizeof request, 0)) {
         while (memcmp(request + size - (sizeof end - 1), end, sizeof end - 1)) {
-            ssize_t more = recv(publishers[turn].fd, request + size, sizeof request - size, 0);
+            ssize_t more = recv(publishers[current].fd, request + size, sizeof request - size, 0);
             if (more <= 0) return 1;
             size += more;
         }
@@ -58,10 +58,10 @@ int main(void) {
         int body = sprintf(frame + 4, "42[\"notification\",%.*s,\"1795384833960383\"]", length, notification);
         frame[0] = (char)0x81, frame[1] = 0x7e, frame[2] = (char)(body >> 8), frame[3] = (char)body;
         for (int i = 0; i < connections; i++) say(clients[i], frame, body + 4);
-        say(publishers[turn].fd, ok, sizeof ok - 1);
+        say(publishers[current].fd, ok, sizeof ok - 1);
         if (publishers[1].fd < 0) publishers[1].fd = take();
         poll(publishers, 2, -1);
-        turn = publishers[!turn].revents ? !turn : turn; /* whoever has posted; in turn where both have */
+        current = publishers[!current].revents ? !current : current; /* the one that has posted; alternate if both have */
     }
     return 0;
 }

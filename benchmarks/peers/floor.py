@@ -1,7 +1,7 @@
-"""The floor in Python: the bare `send` of one frame to every socket, in a loop.
+"""The bare `send` in Python: one frame to every socket, in a loop. The limit for one system call a delivery.
 
-It takes the clients and publishers of the other contestants, and does nothing that delivering does not need: it knows no
-users, trusts everyone, and every post goes to all who have connected before the first one.
+It serves the clients and publishers of the other contestants and does only what delivery needs: it has no users and no
+authentication, and every post goes to all clients that connected before the first post.
 """
 
 import os
@@ -11,7 +11,7 @@ import socket
 OPEN = b'HTTP/1.1 101 Switching Protocols\r\n\r\n\x81\x120{"pingInterval":0}'
 WELCOME = b"\x81\x0eauth_success"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-END = b', "ttl": 0}'  # of a request
+END = b', "ttl": 0}'  # how every request ends
 
 listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])), backlog=4096)
 clients = []
@@ -25,8 +25,8 @@ def accept() -> socket.socket:
 
 while (request := (sock := accept()).recv(65_536)).startswith(b"GET"):
     if b"/socket.io/" in request:
-        # Both sides speak, as in any WebSocket: the kernel of a client that has only listened acknowledges at other times,
-        # in the client's own processor time.
+        # Both sides send, as in any WebSocket: the kernel of a client that has only listened acknowledges at other times,
+        # at the client's expense.
         sock.send(OPEN)
         sock.recv(65_536)
         sock.send(WELCOME)
@@ -50,7 +50,7 @@ while True:
         for each in publishers:
             waiting.register(each, select.POLLIN)
     if publishers[1].fileno() in dict(waiting.poll()):
-        publishers.reverse()  # in turn, where both have posted
+        publishers.reverse()  # alternate if both have posted
     request = publishers[0].recv(65_536)
     if not request:
         break

@@ -1,5 +1,5 @@
-// The peer on Node's socket.io. "usual": express, a map of user to socket ids, an emit and a log line for each socket.
-// "lean": bare http, a room for each user, one emit for all of them, no log.
+// Contestants on Node's socket.io. "usual": express, a map of user to socket ids, an emit and a log line for each socket.
+// "lean": bare http, a room for each user, one emit for all users, no log.
 const http = require('http');
 const { Server } = require('socket.io');
 const jwt = require('jsonwebtoken');
