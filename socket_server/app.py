@@ -16,6 +16,7 @@ from socket_server.auth.remote_keys import RemoteKeySet
 from socket_server.auth.tokens import TokenVerifier
 from socket_server.cluster.registry import LocalRegistry, Registry, unique
 from socket_server.config import Settings
+from socket_server.config.weaknesses import remarks, weaknesses
 from socket_server.errors import InboxUnavailable
 from socket_server.events import ConnectionEvents
 from socket_server.health import Health
@@ -27,8 +28,10 @@ from socket_server.notifications.recovery import Recovery
 from socket_server.runtime.deadlines import Deadlines
 from socket_server.runtime.ring import Ring
 from socket_server.sessions import SessionManager
+from socket_server.transport.engineio.address_limits import AddressLimits
+from socket_server.transport.engineio.client_address import TrustedProxies
 from socket_server.transport.engineio.gate import Gate
-from socket_server.transport.engineio.handshake import client_address
+from socket_server.transport.engineio.handshake import HandshakeReader
 from socket_server.transport.engineio.limits import Limits
 from socket_server.transport.engineio.origins import Origins
 from socket_server.transport.socketio.fanout import FanOut
@@ -70,16 +73,18 @@ def create_app(settings: Settings | None = None) -> Flask:
     """Build a server. settings: read from the environment where None. Raises ConfigError."""
     settings = with_development_secret(settings or config.load())
     log.configure(settings.log_level, settings.log_format, (*settings.jwt_secrets, *settings.api_keys))
-    for warning in settings.warnings():
-        _log.warning(warning)
+    for text in (*weaknesses(settings), *remarks(settings)):
+        _log.warning(text)
 
-    origins = Origins(settings.client_origins, ("http", "https") if settings.development else ("https",) * settings.demo)
+    origins = Origins(settings.client_origins, development=settings.development)
+    handshakes = HandshakeReader(
+        TrustedProxies(settings.trusted_proxies, settings.trust_unix_peer), (settings.jwt_cookie, settings.user_cookie)
+    )
     gate = Gate(
         origins,
         settings.max_connections,
-        settings.trusted_proxies,
-        settings.max_connections_per_ip,
-        settings.max_auth_failures_per_minute,
+        handshakes,
+        AddressLimits(settings.max_connections_per_ip, settings.max_auth_failures_per_minute),
         settings.transports,
     )
     sessions = SessionManager(settings.max_connections_per_user)
@@ -96,12 +101,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     verifier = TokenVerifier(settings, remote_keys)
 
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    authorization = Authorization(
-        settings,
-        lambda environ: client_address(
-            environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""), settings.trusted_proxies
-        ),
-    )
+    authorization = Authorization(settings, handshakes.address, origins)
     endpoint = broadcast.Endpoint(settings, authorization, broadcaster, origins)
     app.extensions["socket_server"] = Services(
         settings, sessions, broadcaster, inbox, registry, feed, remote_keys, deadlines, gate, endpoint.judge_head
@@ -141,7 +141,9 @@ def create_app(settings: Settings | None = None) -> Flask:
         upgraded=registry.moved,
         node=settings.node_name if settings.redis_url else "",
     )
-    events = ConnectionEvents(settings, verifier, sessions, registry, broadcaster, Recovery(inbox), deadlines, gate.failed)
+    events = ConnectionEvents(
+        settings, verifier, sessions, registry, broadcaster, Recovery(inbox), deadlines, gate.addresses.failed
+    )
     events.register(socketio)
     registry.start(events.end)
     if remote_keys is not None:
@@ -166,8 +168,8 @@ def _join(settings: Settings, sessions: SessionManager, gate: Gate) -> "tuple[Re
     from socket_server.cluster.feed import Feed
     from socket_server.cluster.redis_registry import RedisRegistry
 
-    registry = RedisRegistry(settings.redis_url, sessions, node, settings.max_connections_per_user, gate)
-    gate.on_failed, gate.on_counted = registry.failed, registry.counted
+    registry = RedisRegistry(settings.redis_url, sessions, node, settings.max_connections_per_user, gate.addresses)
+    gate.addresses.on_failed, gate.addresses.on_counted = registry.failed, registry.counted
     return registry, Feed(settings.redis_url, node, registry)
 
 

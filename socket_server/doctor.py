@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from socket_server.config import Settings
+from socket_server.config.weaknesses import remarks, weaknesses
 from socket_server.errors import ConfigError, InboxUnavailable
 from socket_server.serve import SPARE_DESCRIPTORS
 
@@ -29,7 +30,8 @@ def examine(load: Callable[[], Settings]) -> Iterator[Finding]:
         yield from (Finding(False, problem) for problem in error.problems)
         return
     yield Finding(True, f"the settings are complete, mode {settings.app_env}")
-    yield from (Finding(False, warning) for warning in settings.warnings())
+    yield from (Finding(False, text) for text in weaknesses(settings))
+    yield from (Finding(True, f"note: {text}") for text in remarks(settings))
     yield port(settings)
     yield descriptors(settings)
     yield inbox(settings)

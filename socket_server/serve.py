@@ -11,6 +11,7 @@ from gunicorn.app.base import BaseApplication
 
 from socket_server import config, log
 from socket_server.config import Settings
+from socket_server.config.environment import NEEDS_REDIS
 from socket_server.errors import ConfigError
 from socket_server.workers import graceful_listener, load
 from socket_server.workers.reload import announce_new_master, announce_reload
@@ -96,7 +97,7 @@ def problems_with(cfg: Any, settings: Settings) -> list[str]:
 def why_alone(settings: Settings) -> str:
     """Return why these settings are for one worker only, and how to mend it; empty: they are for any number."""
     if not settings.redis_url:
-        return f"{config.ALONE}; set REDIS_URL, or run one"
+        return f"{NEEDS_REDIS}; set REDIS_URL, or run one"
     if not settings.has_jwt_key:
         return "each would make up a JWT secret of its own, and refuse the others' tokens; set JWT_SECRET, or run one"
     if sys.platform != "linux" and "polling" in settings.transports:

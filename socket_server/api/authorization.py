@@ -9,6 +9,8 @@ from socket_server.auth.api_keys import ApiKeys, is_loopback_call
 from socket_server.config import Settings
 from socket_server.errors import RequestError
 from socket_server.limited_log import LimitedLog
+from socket_server.transport.engineio.client_address import limit_key
+from socket_server.transport.engineio.origins import Origins
 from socket_server.transport.engineio.rate import RateByName
 
 _FORWARDING_HEADERS = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP")
@@ -19,8 +21,17 @@ _log = log.logger("Server")
 class Authorization:
     """Decides by the head of a request, as a WSGI environ."""
 
-    def __init__(self, settings: Settings, address_of: Callable[[Mapping[str, Any]], str] | None = None) -> None:
-        """address_of: the client's address of a request, "" if it is unknown. None: the peer's address."""
+    def __init__(
+        self,
+        settings: Settings,
+        address_of: Callable[[Mapping[str, Any]], str] | None = None,
+        origins: Origins | None = None,
+    ) -> None:
+        """address_of: the client's address of a request, "" if it is unknown. None: the peer's address.
+
+        origins: with API_KEYS=none, web pages of other origins are refused. None: those of the settings.
+        """
+        self._origins = origins or Origins(settings.client_origins, development=settings.development)
         self._api_keys = ApiKeys(settings.api_keys)
         self._open = settings.api_open
         self._address_of = address_of or _peer
@@ -29,8 +40,14 @@ class Authorization:
         self._log_refusal = LimitedLog(_log.warning, "more refused REST calls")
 
     def require(self, environ: Mapping[str, Any]) -> None:
-        """Raise RequestError 401 if this caller may not use the API, 429 if its address sends wrong keys too often."""
+        """Raise RequestError 401 if this caller may not use the API, 429 if its address sends wrong keys too often.
+
+        403: without keys (API_KEYS=none) every caller may but a web page of an origin that is not allowed. It could reach a
+        server on a private network through its visitor's browser, also by DNS rebinding.
+        """
         if self._open:
+            if not self._origins.allow_without_key(environ):
+                raise RequestError(403, "Forbidden", "with API_KEYS=none, web pages of origins in CLIENT_URL only may call")
             return
         if self._api_keys:
             if not self._api_keys.accept(environ.get("HTTP_AUTHORIZATION", "")):
@@ -43,7 +60,7 @@ class Authorization:
     def allows(self, environ: Mapping[str, Any]) -> bool:
         """Return whether this caller may use the API. A wrong key is neither counted nor logged."""
         if self._open:
-            return True
+            return self._origins.allow_without_key(environ)
         if self._api_keys:
             return self._api_keys.accept(environ.get("HTTP_AUTHORIZATION", ""))
         return is_local(environ)
@@ -56,7 +73,7 @@ class Authorization:
         """
         address = self._address_of(environ)
         given = "wrong API key" if environ.get("HTTP_AUTHORIZATION") else "no API key"
-        within_rate = not address or self._wrong_keys.take(address, time.monotonic())
+        within_rate = not address or self._wrong_keys.take(limit_key(address), time.monotonic())
         status = 401 if within_rate else 429
         self._log_refusal(
             "refused method=%s path=%s status=%d reason=%r address=%s",

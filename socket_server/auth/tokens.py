@@ -33,7 +33,7 @@ _LATEST = 9_007_199_254_740_991
 
 _PARTS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*", re.ASCII)
 
-# Settings.warnings() reports a short secret once, at start. PyJWT would warn at every token.
+# config/weaknesses.py reports a short secret once, at start. PyJWT would warn at every token.
 warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
 
 
@@ -135,11 +135,11 @@ class TokenVerifier:
         claims = json.loads(self._signatures.decode_complete(token, key, [algorithm])["payload"])
         if not isinstance(claims, dict):
             raise jwt.InvalidTokenError("the claims are no object")
-        audience, issuer = self._settings.jwt_audience, self._settings.jwt_issuer
+        audiences, issuers = self._settings.jwt_audience, self._settings.jwt_issuer
         meant_for = claims.get("aud")
-        if audience and audience != meant_for and not (isinstance(meant_for, list) and audience in meant_for):
+        if audiences and not any(each in audiences for each in (meant_for if isinstance(meant_for, list) else [meant_for])):
             raise jwt.InvalidAudienceError
-        if issuer and issuer != claims.get("iss"):
+        if issuers and claims.get("iss") not in issuers:
             raise jwt.InvalidIssuerError
         return claims
 
@@ -195,7 +195,7 @@ def mint(user_id: str, secret: str, settings: Settings, lifetime_s: int, now: fl
     algorithm = next((name for name in settings.jwt_algorithms if name in HMAC_ALGORITHMS), HMAC_ALGORITHMS[0])
     claims: dict[str, Any] = {settings.jwt_user_claims[0]: user_id, "iat": int(now), "exp": int(now) + lifetime_s}
     if settings.jwt_audience:
-        claims["aud"] = settings.jwt_audience
+        claims["aud"] = settings.jwt_audience[0]
     if settings.jwt_issuer:
-        claims["iss"] = settings.jwt_issuer
+        claims["iss"] = settings.jwt_issuer[0]
     return jwt.encode(claims, secret, algorithm=algorithm)

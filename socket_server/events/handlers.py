@@ -42,7 +42,7 @@ class ConnectionEvents:
         deadlines: Deadlines,
         failed: Callable[[str], None],
     ) -> None:
-        """failed: called with the client's address at every failed authentication."""
+        """failed: called with the client's address, "" if it is unknown, at every failed authentication."""
         self._settings = settings
         self._verifier = verifier
         self._sessions = sessions
@@ -107,8 +107,7 @@ class ConnectionEvents:
             if found is not None:
                 self._admit(connection, self._identify(connection, found))
         except AuthenticationError as error:
-            if connection.attributable:
-                self._failed(connection.address)
+            self._failed(connection.address)
             self._refuse(connection, error)
         except Unavailable as error:
             # Neither the token nor the client is at fault. Closing the transport makes the client reconnect and try again.

@@ -15,6 +15,7 @@ from socket_server.inbox.redis.store import RedisInbox
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.notifications.notification import Broadcast
 from socket_server.sessions import SessionManager
+from socket_server.transport.engineio.address_limits import AddressLimits
 from socket_server.transport.engineio.gate import Gate
 from socket_server.transport.engineio.origins import Origins
 from socket_server.transport.socketio.connection import Connection
@@ -32,10 +33,11 @@ class Node:
         self.network = Network(port)
         url = f"redis://127.0.0.1:{self.network.port}/0"
         self.sessions = SessionManager(max_per_user)
-        self.gate = Gate(Origins((), ()), 10_000, max_connections_per_address=max_per_address)
+        self.gate = Gate(Origins(), 10_000, addresses=AddressLimits(max_per_address))
+        self.addresses = self.gate.addresses
         self.inbox = RedisInbox(url, Retention(), counted=scripts.CONNECTIONS)
-        self.registry = RedisRegistry(url, self.sessions, name, max_per_user, self.gate)
-        self.gate.on_failed, self.gate.on_counted = self.registry.failed, self.registry.counted
+        self.registry = RedisRegistry(url, self.sessions, name, max_per_user, self.addresses)
+        self.addresses.on_failed, self.addresses.on_counted = self.registry.failed, self.registry.counted
         self.feed = Feed(url, name, self.registry)
         self.ended: list[tuple[str, str]] = []  # sid, and why
 

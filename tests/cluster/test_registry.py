@@ -168,7 +168,7 @@ def test_a_dead_node_is_forgotten_with_all_its_connections(
     one, two = make_node("a", max_per_address=5).start(), make_node("b").start()
     for number in range(600):  # more than one step forgets
         one.sessions.add(f"user {number}", connection()[0])
-    one.gate.opened("192.0.2.1")
+    one.addresses.opened("192.0.2.1")
     two.connect("user 1")
     wait_for(lambda: two.counts == (600, 601), what="all connections")
     one.network.drop()
@@ -191,19 +191,21 @@ def test_a_node_that_stops_is_forgotten_at_once(make_node: Nodes, redis_server: 
 def test_a_node_whose_lease_ran_out_makes_everything_known_again(make_node: Nodes, brief_leases: float) -> None:
     one, two = make_node("a", max_per_address=1).start(), make_node("b", max_per_address=1).start()
     one.connect("ada")
-    one.gate.opened("192.0.2.1")
-    two.gate.opened("192.0.2.2")
-    wait_for(lambda: one.gate._count("192.0.2.2") == 1 and two.gate._count("192.0.2.1") == 1, what="each other's counts")
+    one.addresses.opened("192.0.2.1")
+    two.addresses.opened("192.0.2.2")
+    wait_for(
+        lambda: one.addresses.count("192.0.2.2") == 1 and two.addresses.count("192.0.2.1") == 1, what="each other's counts"
+    )
     one.network.drop()
-    wait_for(lambda: two.names == {"b"} and not two.gate._count("192.0.2.1"), what="a node to be forgotten")
-    two.gate.closed("192.0.2.2")
-    two.gate.opened("192.0.2.3")
+    wait_for(lambda: two.names == {"b"} and not two.addresses.count("192.0.2.1"), what="a node to be forgotten")
+    two.addresses.closed("192.0.2.2")
+    two.addresses.opened("192.0.2.3")
     one.connect("bob")
     one.network.restore()
     wait_for(lambda: two.counts == (2, 2), what="the connections of the node")
-    wait_for(lambda: two.gate._count("192.0.2.1") == 1, what="its addresses")
-    wait_for(lambda: one.gate._count("192.0.2.3") == 1, what="the addresses of the others")
-    assert one.gate._count("192.0.2.2") == 0
+    wait_for(lambda: two.addresses.count("192.0.2.1") == 1, what="its addresses")
+    wait_for(lambda: one.addresses.count("192.0.2.3") == 1, what="the addresses of the others")
+    assert one.addresses.count("192.0.2.2") == 0
 
 
 @pytest.mark.usefixtures("brief_leases")
@@ -292,8 +294,8 @@ def test_a_redis_that_goes_back_in_time_is_told_what_is_now(make_node: Nodes, re
 def test_failed_authentications_count_on_all_nodes(make_node: Nodes) -> None:
     one, two = make_node("a").start(), make_node("b").start()
     for _ in range(150):
-        one.gate.failed("192.0.2.1")
-        two.gate.failed("192.0.2.1")
+        one.addresses.failed("192.0.2.1")
+        two.addresses.failed("192.0.2.1")
     environ = {"REMOTE_ADDR": "192.0.2.1"}
     for node in (one, two):
         wait_for(lambda node=node: node.gate.judge(HANDSHAKE, environ, 0), what="a refusal")
@@ -303,12 +305,12 @@ def test_failed_authentications_count_on_all_nodes(make_node: Nodes) -> None:
 def test_connections_of_an_address_count_on_all_nodes(make_node: Nodes) -> None:
     one, two = (make_node(name, max_per_address=2).start() for name in "ab")
     environ = {"REMOTE_ADDR": "192.0.2.1"}
-    one.gate.opened("192.0.2.1")
+    one.addresses.opened("192.0.2.1")
     assert two.gate.judge(HANDSHAKE, environ, 0) is None
-    two.gate.opened("192.0.2.1")
+    two.addresses.opened("192.0.2.1")
     for node in (one, two, make_node("late", max_per_address=2).start()):
         wait_for(lambda node=node: node.gate.judge(HANDSHAKE, environ, 0) is CROWDED, what="a refusal")
-    one.gate.closed("192.0.2.1")
+    one.addresses.closed("192.0.2.1")
     for node in (one, two):
         wait_for(lambda node=node: node.gate.judge(HANDSHAKE, environ, 0) is None, what="a place")
 
@@ -337,8 +339,8 @@ def test_strangers_that_come_and_go_cost_few_calls(make_node: Nodes, redis_serve
     redis_server.client.config_resetstat()
     ends = time.monotonic() + 1
     while time.monotonic() < ends:
-        one.gate.opened("192.0.2.1")
-        one.gate.closed("192.0.2.1")
+        one.addresses.opened("192.0.2.1")
+        one.addresses.closed("192.0.2.1")
         time.sleep(0.001)
     asked = redis_server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
     print(f"calls in a second: {asked}")
@@ -350,7 +352,7 @@ def test_however_many_addresses_there_are_redis_is_told_a_few_at_a_time(
 ) -> None:
     one = make_node("a", max_per_address=2).start()
     for number in range(5_000):
-        one.gate.opened(f"192.0.{number // 250}.{number % 250}")
+        one.addresses.opened(f"192.0.{number // 250}.{number % 250}")
     known = scripts.ADDRESSES + "a"
     wait_for(lambda: redis_server.client.hlen(known) == 5_000, what="all of them")
     redis_server.client.config_resetstat()

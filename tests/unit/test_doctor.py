@@ -39,9 +39,18 @@ def test_a_machine_that_is_fit_has_good_findings_only(tmp_path: Path) -> None:
     assert all(finding.good for finding in doctor.examine(lambda: settings))
 
 
-def test_warnings_are_to_mend() -> None:
-    settings = Settings(host="127.0.0.1", port=free_port(), max_connections=1, api_open=True, inbox_url="memory://")
-    assert any(not finding.good and "API_KEYS=none" in finding.text for finding in doctor.examine(lambda: settings))
+def test_weak_settings_fail_and_deliberate_ones_are_notes() -> None:
+    settings = Settings(
+        host="127.0.0.1",
+        port=free_port(),
+        max_connections=1,
+        api_open=True,
+        inbox_url="memory://",
+        jwt_secrets=("a-short-secret",),
+    )
+    found = list(doctor.examine(lambda: settings))
+    assert any(finding.good and "API_KEYS=none" in finding.text for finding in found)
+    assert [finding.text.split(" ")[0] for finding in found if not finding.good] == ["JWT_SECRET"]
 
 
 def test_a_port_in_use_is_found() -> None:

@@ -1,10 +1,9 @@
-"""The gate: which Engine.IO requests are let in, decided before anything is allocated or upgraded.
+"""The gate: which Engine.IO requests are accepted, decided before anything is allocated or upgraded.
 
 The error bodies `{"code", "message"}` are those of the Node.js server, which clients know.
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -12,11 +11,17 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from socket_server.transport.engineio.handshake import Network, client_address
+from socket_server import log
+from socket_server.limited_log import LimitedLog
+from socket_server.transport.engineio.address_limits import AddressLimits
+from socket_server.transport.engineio.handshake import HandshakeReader
 from socket_server.transport.engineio.origins import Origins
-from socket_server.transport.engineio.rate import RateByName
 
 PATH = "/socket.io/"
+
+_MAX_QUERY_FIELDS = 50
+
+_log = log.logger("Socket.IO")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,9 @@ CROWDED = Refusal(HTTPStatus.TOO_MANY_REQUESTS, 3, "Too many connections from th
 BLOCKED = Refusal(HTTPStatus.TOO_MANY_REQUESTS, 3, "Too many failed authentications from this address")
 DRAINING = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, 3, "Shutting down")
 
+# Those that an operator must be able to explain to a user. The others are faults of the client.
+_LOGGED = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -63,7 +71,7 @@ class Request:
     @classmethod
     def of(cls, environ: Mapping[str, Any]) -> "Request":
         try:
-            query = parse_qs(environ.get("QUERY_STRING", ""), max_num_fields=50)
+            query = parse_qs(environ.get("QUERY_STRING", ""), max_num_fields=_MAX_QUERY_FIELDS)
         except ValueError:
             query = {}
         return cls(
@@ -75,36 +83,48 @@ class Request:
 
 
 class Gate:
-    """What this server lets in. draining: it lets no new session in."""
+    """Decides which requests are accepted. draining: no new session is."""
 
     def __init__(
         self,
         origins: Origins,
-        max_connections: int,
-        trusted_proxies: Sequence[Network] = (),
-        max_connections_per_address: int = 0,
-        max_failures_per_minute: float = 300,
+        max_sessions: int,
+        handshakes: HandshakeReader | None = None,
+        addresses: AddressLimits | None = None,
         transports: Sequence[str] = ("polling", "websocket"),
     ) -> None:
+        """max_sessions: the places of this process (MAX_CONNECTIONS)."""
         self.origins = origins
-        self.trusted_proxies = tuple(trusted_proxies)
-        self.draining = False
-        self._max_connections = max_connections
-        self._max_per_address = max_connections_per_address  # 0: no limit
-        self._per_address: dict[str, int] = {}
-        self._elsewhere: dict[str, dict[str, int]] = {}  # node -> address -> connections
-        self.on_failed: Callable[[str], object] = _nothing  # for the other nodes: an address
-        self.on_counted: Callable[[str, int], object] = _nothing  # an address, and how many connections it has here
-        self._failures = RateByName(max_failures_per_minute / 60, max_failures_per_minute)
+        self.max_sessions = max_sessions
+        self.handshakes = handshakes or HandshakeReader()
+        self.addresses = addresses or AddressLimits()
         self.transports = tuple(transports)
+        self.draining = False
+        self._log_refusal = LimitedLog(_log.warning, "more refused handshakes")
 
     @property
     def upgrades(self) -> tuple[str, ...]:
-        """What a polling session may upgrade to."""
+        """The transports that a polling session may upgrade to."""
         return tuple(name for name in self.transports if name == "websocket")
 
-    def judge(self, request: Request, environ: Mapping[str, Any], open_sessions: int) -> Refusal | None:
-        """Say why a request is refused; None: let it in."""
+    def judge(self, request: Request, environ: Mapping[str, Any], sessions: int) -> Refusal | None:
+        """Return why a request is refused, and log it if it is a handshake; None: it is accepted.
+
+        sessions: the number of places that a new session cannot be given.
+        """
+        refusal = self._judge(request, environ, sessions)
+        if refusal is not None and refusal.status in _LOGGED:
+            self._log_refusal(
+                "refused handshake status=%d reason=%r origin=%r address=%s transport=%.20s",
+                refusal.status,
+                refusal.message,
+                environ.get("HTTP_ORIGIN", "")[:300],
+                self.handshakes.address(environ),
+                request.transport,
+            )
+        return refusal
+
+    def _judge(self, request: Request, environ: Mapping[str, Any], sessions: int) -> Refusal | None:
         if not self.origins.allow(environ):
             return BAD_ORIGIN
         if request.transport not in self.transports:
@@ -117,67 +137,9 @@ class Gate:
             return BAD_VERSION
         if self.draining:
             return DRAINING
-        if open_sessions >= self._max_connections:
+        if sessions >= self.max_sessions:
             return FULL
-        return self._judge_address(
-            client_address(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""), self.trusted_proxies)
-        )
-
-    def _judge_address(self, address: str) -> Refusal | None:
-        if self._max_per_address and self._count(address) >= self._max_per_address:
+        address = self.handshakes.address(environ)
+        if self.addresses.crowded(address):
             return CROWDED
-        return BLOCKED if self._failures.wait_s(address, time.monotonic()) else None
-
-    def _count(self, address: str) -> int:
-        return self._per_address.get(address, 0) + sum(each.get(address, 0) for each in self._elsewhere.values())
-
-    def opened(self, address: str) -> None:
-        """Count a session that begins, where addresses are limited."""
-        if self._max_per_address:
-            count = self._per_address[address] = self._per_address.get(address, 0) + 1
-            self.on_counted(address, count)
-
-    def closed(self, address: str) -> None:
-        """Count a session that ends."""
-        if self._max_per_address:
-            left = self._per_address.get(address, 0) - 1
-            if left > 0:
-                self._per_address[address] = left
-            else:
-                self._per_address.pop(address, None)
-            self.on_counted(address, max(0, left))
-
-    def failed(self, address: str) -> None:
-        """Count a failed authentication."""
-        self._failures.take(address, time.monotonic())
-        self.on_failed(address)
-
-    # What other nodes count
-
-    def counts(self) -> Mapping[str, int]:
-        """Return how many sessions each address has here; empty where addresses are not limited."""
-        return self._per_address
-
-    def failed_elsewhere(self, address: str, count: int) -> None:
-        """Count failed authentications on another node."""
-        self._failures.take(address, time.monotonic(), count)
-
-    def set_elsewhere(self, node: str, address: str, count: int) -> None:
-        """Another node has so many sessions of an address."""
-        counts = self._elsewhere.setdefault(node, {})
-        if count:
-            counts[address] = count
-        else:
-            counts.pop(address, None)
-
-    def set_all_elsewhere(self, counts: Mapping[str, Mapping[str, int]]) -> None:
-        """All other nodes have these, and no others."""
-        self._elsewhere = {node: dict(each) for node, each in counts.items()}
-
-    def forget_elsewhere(self, node: str) -> None:
-        """Another node has gone."""
-        self._elsewhere.pop(node, None)
-
-
-def _nothing(*_: Any) -> None:
-    pass
+        return BLOCKED if self.addresses.blocked(address) else None

@@ -1,15 +1,15 @@
-"""What one client may cost."""
+"""The limits of one client."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """max_message_bytes: of one message from a client; send_backlog_bytes: unsent bytes before a slow one is cut."""
+    """max_message_bytes: of one message from a client. send_backlog_bytes: unsent; a slower consumer is closed."""
 
     max_message_bytes: int
     send_backlog_bytes: int
-    connect_timeout_s: float  # from the Engine.IO handshake to the Socket.IO CONNECT
+    auth_timeout_s: float  # for the Socket.IO CONNECT after the Engine.IO handshake, and for an upgrade
     events_per_second: float  # of one connection, on average
 
     @property
@@ -18,7 +18,7 @@ class Limits:
 
     @property
     def frames_per_second(self) -> float:
-        """WebSocket frames of one connection: fragments and control frames come on top of the events."""
+        """WebSocket frames of one connection. Higher than the limit of events, for fragments and control frames."""
         return self.events_per_second * 10
 
     @property

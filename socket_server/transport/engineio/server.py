@@ -71,7 +71,7 @@ class EngineIOServer(engineio.Server):
     def open(self, handshake: Handshake) -> EioSocket:
         """Begin a session, still without a transport."""
         sid = f"{self.sids_begin}{self.generate_id()}.{self.tag}"
-        self.gate.opened(handshake.address)
+        self.gate.addresses.opened(handshake.address)
         socket = self.sockets[sid] = EioSocket(self, sid, handshake)
         self.heartbeat.add(socket)
         return socket
@@ -85,7 +85,7 @@ class EngineIOServer(engineio.Server):
     def forget(self, socket: EioSocket) -> None:
         """Take a session that has ended out of the table."""
         self.sockets.pop(socket.sid, None)
-        self.gate.closed(socket.address)
+        self.gate.addresses.closed(socket.address)
         self.heartbeat.discard(socket)
         if socket.polling is not None:
             self._leaving[socket.sid] = socket.polling
@@ -173,7 +173,7 @@ class EngineIOServer(engineio.Server):
         """
         request = Request.of(environ)
         if request.sid is None:
-            socket = self.open(Handshake.of(environ, self.gate.trusted_proxies))
+            socket = self.open(self.gate.handshakes.read(environ))
             websocket = WebSocket(sock, socket, self.limits)
             socket.websocket = websocket
             # In this order: a client that is gone already ends in that send.
@@ -235,7 +235,7 @@ class EngineIOServer(engineio.Server):
         return [body]
 
     def _open_polling(self, environ: dict[str, Any]) -> Response:
-        socket = self.open(Handshake.of(environ, self.gate.trusted_proxies))
+        socket = self.open(self.gate.handshakes.read(environ))
         polling = socket.polling = PollingQueue(self.limits.send_backlog_bytes)
         polling.put(self._opening(socket, self.gate.upgrades))
         self.handlers["connect"](socket, socket.handshake)

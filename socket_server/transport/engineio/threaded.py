@@ -87,7 +87,7 @@ class ThreadedEngineIOServer(engineio.Server):
         sid, *rest = args
         socket = self.sockets[sid]
         if event == "connect":
-            handshake = Handshake.of(rest[0], self.gate.trusted_proxies)
+            handshake = self.gate.handshakes.read(rest[0])
             socket.connection, rest = ThreadedSession(socket, handshake), [handshake]
         # In the caller's thread, which is the client's: its packets are handled in order.
         return super()._trigger_event(event, socket.connection, *rest, run_async=False)

@@ -51,7 +51,6 @@ class Connection:
         "_held",
         "_held_bytes",
         "address",
-        "attributable",
         "deadline",
         "eio_socket",
         "ended",
@@ -73,7 +72,6 @@ class Connection:
         self.eio_socket = eio_socket
         self.handshake: Handshake | None = handshake
         self.address = handshake.address
-        self.attributable = handshake.attributable
         self.user_agent = handshake.user_agent
         self.ended = False
         self.deadline: Deadline | None = None  # what ends it if nothing else does: AUTH_TIMEOUT, then its token's expiry

@@ -87,13 +87,11 @@ class SocketServer(socketio.Server):
     def _handle_eio_connect(self, eio_socket: Any, handshake: Handshake) -> None:
         eio_socket.connection = None
         eio_socket.handshake = handshake
-        eio_socket.deadline = self._deadlines.after(
-            self._limits.connect_timeout_s, lambda: self._connect_overdue(eio_socket)
-        )
+        eio_socket.deadline = self._deadlines.after(self._limits.auth_timeout_s, lambda: self._connect_overdue(eio_socket))
 
     def _connect_overdue(self, eio_socket: Any) -> None:
         if eio_socket.connection is None and not eio_socket.closed:
-            _log.info("closed: no CONNECT within %g s, address=%s", self._limits.connect_timeout_s, eio_socket.address)
+            _log.info("closed: no CONNECT within %g s, address=%s", self._limits.auth_timeout_s, eio_socket.address)
             eio_socket.close(reason="connect timeout")
 
     def _handle_eio_message(self, eio_socket: Any, data: str | bytes) -> None:

@@ -1,12 +1,14 @@
-"""Which Engine.IO requests are let in, and how the others are told."""
+"""Which Engine.IO requests are accepted, and what the others are answered."""
 
 import json
+import logging
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from socket_server.transport.engineio.address_limits import AddressLimits
 from socket_server.transport.engineio.gate import (
     BAD_METHOD,
     BAD_ORIGIN,
@@ -38,13 +40,13 @@ def judge(
 
 
 @pytest.mark.parametrize("transport", ["polling", "websocket"])
-def test_a_handshake_of_protocol_4_is_let_in(transport: str) -> None:
+def test_a_handshake_of_protocol_4_is_accepted(transport: str) -> None:
     assert judge(f"EIO=4&transport={transport}") is None
     assert judge(f"EIO=4&transport={transport}&t=abc", origin=APP) is None
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_request_of_a_session_is_let_in(method: str) -> None:
+def test_a_request_of_a_session_is_accepted(method: str) -> None:
     assert judge("EIO=4&transport=polling&sid=abc", method) is None
 
 
@@ -71,7 +73,7 @@ def test_a_request_outside_the_protocol_is_refused(query: str, method: str, refu
     assert judge(query, method) is refusal
 
 
-def test_a_page_of_another_site_is_refused_before_anything_else() -> None:
+def test_a_page_of_another_origin_is_refused_before_anything_else() -> None:
     for query in ("EIO=4&transport=polling", "EIO=4&transport=websocket&sid=a", "", "EIO=3"):
         assert judge(query, origin="https://evil.example") is BAD_ORIGIN
     gate = Gate(Origins([APP]), 1)
@@ -79,7 +81,7 @@ def test_a_page_of_another_site_is_refused_before_anything_else() -> None:
     assert judge("EIO=4&transport=polling", origin="null", gate=gate, sessions=9) is BAD_ORIGIN
 
 
-def test_a_full_server_lets_in_nobody_new() -> None:
+def test_a_full_server_accepts_no_new_session() -> None:
     gate = Gate(Origins([APP]), 3)
     assert judge("EIO=4&transport=websocket", sessions=2, gate=gate) is None
     assert judge("EIO=4&transport=websocket", sessions=3, gate=gate) is FULL
@@ -87,7 +89,7 @@ def test_a_full_server_lets_in_nobody_new() -> None:
     assert judge("EIO=4&transport=websocket&sid=a", sessions=3, gate=gate) is None
 
 
-def test_a_draining_server_lets_in_nobody_new_and_serves_those_who_are_there() -> None:
+def test_a_draining_server_accepts_no_new_session_and_serves_the_others() -> None:
     gate = Gate(Origins([APP]), 3)
     gate.draining = True
     assert judge("EIO=4&transport=polling", gate=gate) is DRAINING
@@ -95,35 +97,44 @@ def test_a_draining_server_lets_in_nobody_new_and_serves_those_who_are_there() -
     assert judge("EIO=4&transport=polling&sid=a", "POST", gate=gate) is None
 
 
-def test_an_address_with_too_many_connections_is_told_so_until_one_ends() -> None:
-    gate = Gate(Origins([APP]), 100, max_connections_per_address=2)
+def test_an_address_with_too_many_connections_is_refused() -> None:
+    gate = Gate(Origins([APP]), 100, addresses=AddressLimits(max_connections=1))
+    gate.addresses.opened("1.2.3.4")
     environ = {"REQUEST_METHOD": "GET", "QUERY_STRING": "EIO=4&transport=websocket", "REMOTE_ADDR": "1.2.3.4"}
-    request = Request.of(environ)
-    gate.opened("1.2.3.4")
-    assert gate.judge(request, environ, 1) is None
-    gate.opened("1.2.3.4")
-    assert gate.judge(request, environ, 2) is CROWDED
-    assert gate.judge(request, {**environ, "REMOTE_ADDR": "5.6.7.8"}, 2) is None
-    gate.closed("1.2.3.4")
-    assert gate.judge(request, environ, 1) is None
-    for _ in range(3):
-        gate.closed("1.2.3.4")
-    assert gate._per_address == {}
+    assert gate.judge(Request.of(environ), environ, 1) is CROWDED
+    assert gate.judge(Request.of(environ), {**environ, "REMOTE_ADDR": "5.6.7.8"}, 1) is None
 
 
-def test_an_address_whose_authentications_fail_has_to_wait() -> None:
-    gate = Gate(Origins([APP]), 100, max_failures_per_minute=3)
+def test_an_address_whose_authentications_failed_is_refused_for_a_while() -> None:
+    gate = Gate(Origins([APP]), 100, addresses=AddressLimits(max_failures_per_minute=3))
     environ = {"REQUEST_METHOD": "GET", "QUERY_STRING": "EIO=4&transport=websocket", "REMOTE_ADDR": "1.2.3.4"}
-    request = Request.of(environ)
-    for _ in range(2):
-        gate.failed("1.2.3.4")
-    assert gate.judge(request, environ, 0) is None
     for _ in range(5):
-        gate.failed("1.2.3.4")
-    assert gate.judge(request, environ, 0) is BLOCKED
-    assert gate.judge(request, {**environ, "REMOTE_ADDR": "5.6.7.8"}, 0) is None
+        gate.addresses.failed("1.2.3.4")
+    assert gate.judge(Request.of(environ), environ, 0) is BLOCKED
+    assert gate.judge(Request.of(environ), {**environ, "REMOTE_ADDR": "5.6.7.8"}, 0) is None
     assert BLOCKED.response()[0] == "429 Too Many Requests"
     assert "Retry-After" in dict(BLOCKED.response()[1])
+
+
+def test_a_refused_handshake_is_logged_with_its_origin_at_most_ten_times_a_second(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("socket_server"), "propagate", True)
+    gate = Gate(Origins([APP]), 3)
+    for _ in range(100):
+        judge("EIO=4&transport=polling", origin="https://evil.example", gate=gate)
+    assert len(caplog.messages) == 10
+    assert "status=403" in caplog.messages[0]
+    assert "origin='https://evil.example'" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(("query", "sessions", "status"), [("EIO=4&transport=polling", 9, 503), ("EIO=3", 0, None)])
+def test_only_refusals_that_an_operator_must_explain_are_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, query: str, sessions: int, status: int | None
+) -> None:
+    monkeypatch.setattr(logging.getLogger("socket_server"), "propagate", True)
+    judge(query, sessions=sessions, gate=Gate(Origins([APP]), 3))
+    assert [f"status={status}" in message for message in caplog.messages] == ([True] if status else [])
 
 
 def test_a_transport_that_is_switched_off_is_unknown() -> None:
@@ -144,7 +155,7 @@ def test_a_transport_that_is_switched_off_is_unknown() -> None:
         (BAD_VERSION, "400 Bad Request", 5),
     ],
 )
-def test_a_refusal_has_the_body_that_clients_know(refusal: Refusal, status: str, code: int) -> None:
+def test_a_refusal_has_the_body_of_the_node_js_server(refusal: Refusal, status: str, code: int) -> None:
     line, headers, body = refusal.response()
     assert line == status
     assert dict(headers)["Content-Type"] == "application/json"
@@ -154,26 +165,26 @@ def test_a_refusal_has_the_body_that_clients_know(refusal: Refusal, status: str,
 
 
 @pytest.mark.parametrize("refusal", [FULL, DRAINING])
-def test_a_refusal_for_now_says_when_to_come_back(refusal: Refusal) -> None:
+def test_a_temporary_refusal_says_when_to_retry(refusal: Refusal) -> None:
     line, headers, _ = refusal.response()
     assert line == "503 Service Unavailable"
     assert int(dict(headers)["Retry-After"]) >= 1
 
 
-def test_a_message_that_is_too_large_is_413() -> None:
+def test_a_message_that_is_too_large_is_refused_with_413() -> None:
     assert TOO_LARGE.response()[0].startswith("413 ")
 
 
-def test_an_empty_sid_is_no_session() -> None:
+def test_an_empty_sid_names_no_session() -> None:
     assert Request.of({"QUERY_STRING": "sid=&EIO=4"}).sid is None
 
 
-def test_of_a_parameter_given_twice_the_first_counts() -> None:
+def test_the_first_of_two_parameters_of_one_name_counts() -> None:
     found = Request.of({"QUERY_STRING": "transport=polling&transport=websocket&EIO=4&EIO=3&sid=a&sid=b"})
     assert (found.transport, found.version, found.sid) == ("polling", "4", "a")
 
 
-def test_a_query_of_a_thousand_fields_is_no_query() -> None:
+def test_a_query_with_too_many_fields_is_not_read() -> None:
     assert judge("&".join(["EIO=4&transport=polling"] * 500)) is UNKNOWN_TRANSPORT
 
 

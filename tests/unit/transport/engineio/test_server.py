@@ -19,7 +19,7 @@ from socket_server.transport.socketio import packets
 from socket_server.transport.socketio.packets import Packet
 from tests.unit.fakes import handshake
 
-LIMITS = Limits(max_message_bytes=10_000, send_backlog_bytes=1_000_000, connect_timeout_s=1, events_per_second=20)
+LIMITS = Limits(max_message_bytes=10_000, send_backlog_bytes=1_000_000, auth_timeout_s=1, events_per_second=20)
 LARGE = Packet(b"4" + b"x" * 300_000)
 
 

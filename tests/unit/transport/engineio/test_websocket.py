@@ -15,7 +15,7 @@ from socket_server.transport.engineio.limits import Limits
 from socket_server.transport.engineio.websocket import WebSocket
 
 MASK = b"\x01\x02\x03\x04"
-LIMITS = Limits(max_message_bytes=100, send_backlog_bytes=100_000, connect_timeout_s=1, events_per_second=20)
+LIMITS = Limits(max_message_bytes=100, send_backlog_bytes=100_000, auth_timeout_s=1, events_per_second=20)
 
 
 class Owner:

@@ -79,7 +79,7 @@ def test_a_write_that_raises_closes_its_connection_and_the_others_get_their_pack
 
 # Over real WebSockets, with one system call for each connection and with one for many
 
-LIMITS = Limits(max_message_bytes=100, send_backlog_bytes=50_000, connect_timeout_s=1, events_per_second=20)
+LIMITS = Limits(max_message_bytes=100, send_backlog_bytes=50_000, auth_timeout_s=1, events_per_second=20)
 
 
 class Client:
