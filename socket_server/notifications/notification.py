@@ -1,34 +1,35 @@
-"""A broadcast request: parsed and judged completely before anything happens (contract, section 2).
+"""Broadcast requests: parsed and validated completely before anything happens (docs/protocol.md, section 2).
 
-Pure functions: bytes in, a value or a RequestError out. What the back end sent as `notification` is kept byte for byte, so
-that the client receives exactly that: numbers of any size, key order, escapes.
+Pure functions: bytes in, a value or a RequestError out. The bytes of `notification` are kept as the back end sent them, so
+that clients receive exactly these: numbers of any size, the order of keys, escapes.
 """
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
-import orjson
-
+from socket_server.auth.user_ids import MAX_USER_ID_BYTES, is_too_long, user_id_text
 from socket_server.errors import RequestError
+from socket_server.notifications import exact_json
 
 PRIORITIES = ("low", "normal", "high")
 MAX_BATCH = 1_000
-MAX_TTL_S = 2**53  # as far as JavaScript counts
+MAX_TTL_S = 2**53  # the largest integer up to which JavaScript has all of them
 MAX_KEY_LENGTH = 255
+
+# UTF-8 has at most 4 bytes for a character: ids of up to this many characters are within MAX_USER_ID_BYTES.
+_SHORT_ID = MAX_USER_ID_BYTES // 4
 
 
 @dataclass(frozen=True, slots=True)
 class Broadcast:
     """What a back end asks for.
 
-    user_ids: without duplicates, in the order given; requested_users: how many were given, duplicates counted;
-    notification: its JSON; ttl_s: seconds to keep it for recovery, 0: live only, None: as configured; key: its idempotency
-    key, with the digest of all that was asked under it.
+    user_ids: without duplicates, in the order given. requested_users: the number of ids given, duplicates included.
+    notification: its JSON. ttl_s: seconds to keep it for recovery; 0: live only; None: INBOX_TTL. key: its idempotency
+    key, with the digest of the request's bytes.
     """
 
     user_ids: tuple[str, ...]
@@ -39,124 +40,71 @@ class Broadcast:
     digest: bytes = b""
 
 
-class _Members(msgspec.Struct):
-    notification: msgspec.Raw = msgspec.Raw()
-
-
-class _Batch(msgspec.Struct):
-    broadcasts: list[msgspec.Raw]
-
-
-_T = TypeVar("_T")
-
-
-_decoder = json.JSONDecoder()
-_white = re.compile(r"[ \t\n\r]*")
-_members = msgspec.json.Decoder(_Members)
-_batch = msgspec.json.Decoder(_Batch)
-
-
-def parse(body: bytes, max_users: int, key: str | None = None) -> Broadcast:
-    """Return the broadcast that a request body asks for. key: the request's Idempotency-Key.
-
-    Raises RequestError: 400 with the contract's error and the field to mend, 413 for too many users.
-    """
-    document, exact = _load(body)
-    if _has_float_ids(document):
-        document = _load_slowly(body)
-    judged = _judge(document, max_users, exact)
-    _check_key("Idempotency-Key", key)
-    return judged.broadcast(_decode(_members, body).notification if exact else None, key, body)
-
-
-def parse_batch(body: bytes, max_users: int) -> list[Broadcast | RequestError]:
-    """Return the broadcasts of a batch, in order; in place of one that cannot be sent, its error.
-
-    Raises RequestError where the batch itself is unusable.
-    """
-    document, exact = _load(body)
-    items = document.get("broadcasts") if isinstance(document, dict) else None
-    if not isinstance(items, list):
-        raise RequestError(400, "broadcasts must be an array", 'send {"broadcasts": [{"userIds": …, "notification": …}]}')
-    if len(items) > MAX_BATCH:
-        raise RequestError(413, "Too many broadcasts", f"the batch has {len(items)}, the limit is {MAX_BATCH}")
-    if any(map(_has_float_ids, items)):
-        items = _load_slowly(body)["broadcasts"]
-    raws: Sequence[bytes | msgspec.Raw] = _decode(_batch, body).broadcasts if exact else _cut(body)
-    broadcasts: list[Broadcast | RequestError] = []
-    for item, raw in zip(items, raws, strict=True):
-        try:
-            exact_item = exact or _is_exact(raw)
-            judged = _judge(item, max_users, exact_item)
-            key = item.get("idempotencyKey")
-            _check_key("idempotencyKey", key)
-            notification = _decode(_members, raw).notification if exact_item else None
-            broadcasts.append(judged.broadcast(notification, key, bytes(raw)))
-        except RequestError as error:
-            broadcasts.append(error)
-    return broadcasts
-
-
-def _cut(body: bytes) -> list[bytes]:
-    """Return the bytes of each broadcast of a batch that only the slow parser takes. The body is such a batch."""
-    text = body.decode()
-    found: list[bytes] = []
-    at = _past(text, 0, "{")
-    while text[at] != "}":
-        name, at = _decoder.raw_decode(text, at)
-        at = _past(text, at, ":")
-        if name == "broadcasts" and text[at] == "[":
-            found, at = [], _past(text, at, "[")
-            while text[at] != "]":
-                _, end = _decoder.raw_decode(text, at)
-                found.append(text[at:end].encode())
-                at = _past(text, end, ",")
-            at = _past(text, at, "]")
-        else:
-            _, at = _decoder.raw_decode(text, at)
-        at = _past(text, at, ",")
-    return found
-
-
-def _past(text: str, at: int, mark: str) -> int:
-    """Return where the next thing begins: behind white space and one mark, if that comes next."""
-    at = _white.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing too
-    return _white.match(text, at + 1).end() if text[at] == mark else at  # type: ignore[union-attr]
-
-
-def _is_exact(raw: bytes | msgspec.Raw) -> bool:
-    try:
-        orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return False
-    return True
-
-
-def _has_float_ids(document: Any) -> bool:
-    """Say whether a user id is a float: an integer beyond 64 bits comes out of the fast parser as one, and only the slow
-    one keeps its digits."""
-    user_ids = document.get("userIds") if isinstance(document, dict) else None
-    return isinstance(user_ids, list) and float in set(map(type, user_ids))
-
-
 @dataclass(frozen=True, slots=True)
-class _Judged:
-    """One broadcast that may be sent; its notification still as values."""
+class _Valid:
+    """A broadcast that was validated; its notification is a parsed value."""
 
     user_ids: tuple[str, ...]
     requested_users: int
     notification: dict[str, Any]
     ttl_s: float | None
 
-    def broadcast(self, raw: msgspec.Raw | None, key: str | None, request: bytes) -> Broadcast:
-        """raw: the notification's exact bytes, where they may be passed on; request: what was asked under the key."""
-        exact = json.dumps(self.notification, allow_nan=False).encode() if raw is None else bytes(raw)
+    def broadcast(self, exact: bytes | None, key: str | None, request: bytes) -> Broadcast:
+        """exact: the bytes of the notification, if clients can take them. request: the bytes that belong to the key."""
+        notification = json.dumps(self.notification, allow_nan=False).encode() if exact is None else exact
         digest = b"" if key is None else hashlib.blake2b(request, digest_size=16).digest()
-        return Broadcast(self.user_ids, self.requested_users, exact, self.ttl_s, key, digest)
+        return Broadcast(self.user_ids, self.requested_users, notification, self.ttl_s, key, digest)
 
 
-def _judge(document: Any, max_users: int, exact: bool) -> _Judged:
-    """exact: the document came out of the fast parser, whose strings are Unicode for certain."""
+def parse(body: bytes, max_users: int, key: str | None = None) -> Broadcast:
+    """Return the broadcast that a request body asks for. key: the request's Idempotency-Key.
+
+    Raises RequestError: 400 with the contract's error and the field to correct, 413 for too many users.
+    """
+    text = exact_json.without_bom(body)
+    document, exact = exact_json.load(text)
+    if _has_float_ids(document):
+        document = exact_json.load_slowly(text)
+    valid = _validate(document, max_users, exact)
+    _check_key("Idempotency-Key", key)
+    return valid.broadcast(exact_json.notification_of(text) if exact else None, key, body)
+
+
+def parse_batch(body: bytes, max_users: int) -> list[Broadcast | RequestError]:
+    """Return the broadcasts of a batch, in order; instead of a broadcast that cannot be sent, its error.
+
+    Raises RequestError if the batch itself cannot be used.
+    """
+    text = exact_json.without_bom(body)
+    document, exact = exact_json.load(text)
+    items = document.get("broadcasts") if isinstance(document, dict) else None
+    if not isinstance(items, list):
+        raise RequestError(400, "broadcasts must be an array", 'send {"broadcasts": [{"userIds": …, "notification": …}]}')
+    if len(items) > MAX_BATCH:
+        raise RequestError(413, "Too many broadcasts", f"the batch has {len(items)}, the limit is {MAX_BATCH}")
+    if any(map(_has_float_ids, items)):
+        items = exact_json.load_slowly(text)["broadcasts"]
+    broadcasts: list[Broadcast | RequestError] = []
+    for item, raw in zip(items, exact_json.broadcasts_of(text, exact=exact), strict=True):
+        try:
+            exact_item = exact or exact_json.is_exact(raw)
+            valid = _validate(item, max_users, exact_item)
+            key = item.get("idempotencyKey")
+            _check_key("idempotencyKey", key)
+            broadcasts.append(valid.broadcast(exact_json.notification_of(raw) if exact_item else None, key, raw))
+        except RequestError as error:
+            broadcasts.append(error)
+    return broadcasts
+
+
+def _has_float_ids(document: Any) -> bool:
+    """Return whether a user id is a float. It may be an integer beyond 64 bits, whose digits only the slow parser keeps."""
+    user_ids = document.get("userIds") if isinstance(document, dict) else None
+    return isinstance(user_ids, list) and float in set(map(type, user_ids))
+
+
+def _validate(document: Any, max_users: int, exact: bool) -> _Valid:
+    """exact: the fast parser took the document, so its strings hold no half of a surrogate pair."""
     user_ids = document.get("userIds") if isinstance(document, dict) else None
     if not isinstance(user_ids, list):
         raise RequestError(400, "userIds must be an array", 'send {"userIds": ["123"], "notification": {…}}')
@@ -166,78 +114,47 @@ def _judge(document: Any, max_users: int, exact: bool) -> _Judged:
             "Too many users",
             f"userIds has {len(user_ids)} users, the limit is {max_users}: split the broadcast",
         )
-    plain = exact and set(map(type, user_ids)) <= {str}
-    ids = user_ids if plain else [_user_id(index, user_id) for index, user_id in enumerate(user_ids)]
+    ids = user_ids if exact and _are_short_texts(user_ids) else [_user_id(*each) for each in enumerate(user_ids)]
     notification = document.get("notification")
     if not isinstance(notification, dict):
         raise RequestError(400, "notification is required", "send an object as notification; {} is fine")
-    _check(notification)
-    return _Judged(tuple(dict.fromkeys(ids)), len(user_ids), notification, _ttl(document.get("ttl")))
+    _check_notification(notification)
+    return _Valid(tuple(dict.fromkeys(ids)), len(user_ids), notification, _ttl(document.get("ttl")))
 
 
-def _check_key(name: str, key: Any) -> None:
-    if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_LENGTH and key.isprintable()):
-        raise RequestError(
-            400, f"{name} must be 1 to {MAX_KEY_LENGTH} printable characters", "send a new one, a UUID for example"
-        )
-
-
-def _decode(decoder: "msgspec.json.Decoder[_T]", body: bytes | msgspec.Raw) -> _T:
+def _are_short_texts(user_ids: Sequence[Any]) -> bool:
+    """Return whether all ids are valid as they are: texts, not empty, and short. 30 ns an id; _user_id takes 500."""
     try:
-        return decoder.decode(body)
-    except RecursionError:
-        raise invalid_request("nested too deeply") from None
-
-
-def _load(body: bytes) -> tuple[Any, bool]:
-    """Return the body's JSON, and whether its bytes may be passed on as they are."""
-    try:
-        return orjson.loads(body), True
-    except orjson.JSONDecodeError:
-        # JSON.stringify writes half of a surrogate pair (a title cut inside an emoji) as an escape. That is JSON,
-        # and JavaScript clients take it, but the fast parser does not.
-        return _load_slowly(body), False
-
-
-def _load_slowly(body: bytes) -> Any:
-    try:
-        document = json.loads(body.decode(), parse_constant=_refuse_constant)
-        json.dumps(document, allow_nan=False)  # 1e999 is a number in JSON and none in the clients
-    except RecursionError:
-        raise invalid_request("nested too deeply") from None
-    except ValueError as error:
-        raise invalid_request(str(error)) from None
-    return document
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def invalid_request(message: str) -> RequestError:
-    return RequestError(400, "Invalid request", f"the body is not JSON: {message}")
+        "".join(user_ids)  # the fastest test that all are texts
+    except TypeError:
+        return False
+    return all(user_ids) and len(max(user_ids, key=len, default="")) <= _SHORT_ID
 
 
 def _user_id(index: int, value: Any) -> str:
-    if isinstance(value, str):
-        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-            raise RequestError(400, f"userIds[{index}] must be Unicode text", "it holds half of a surrogate pair")
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else repr(value)
-    raise RequestError(
-        400, f"userIds[{index}] must be a string", f"it is {_kind(value)}; send the user's id as a string or a number"
-    )
+    field = f"userIds[{index}]"
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise RequestError(
+            400, f"{field} must be a string", f"it is {_kind(value)}; send the user's id as a string or a number"
+        )
+    text = repr(value) if isinstance(value, float) and not value.is_integer() else user_id_text(value)
+    if text is None:
+        raise RequestError(400, f"{field} must be Unicode text", "it holds half of a surrogate pair")
+    if not text:
+        raise RequestError(400, f"{field} must not be empty", "send the user's id, or leave this element out")
+    if is_too_long(text):
+        raise RequestError(
+            400, f"{field} must be at most {MAX_USER_ID_BYTES} bytes", f"it has {len(text.encode())} bytes in UTF-8"
+        )
+    return text
 
 
-def _check(notification: dict[str, Any]) -> None:
+def _check_notification(notification: dict[str, Any]) -> None:
     for name in ("title", "body"):
         _check_text(f"notification.{name}", notification.get(name, ""))
     metadata = notification.get("metadata", {})
     if not isinstance(metadata, dict):
-        raise _wrong("notification.metadata", "an object", metadata)
+        raise _wrong_type("notification.metadata", "an object", metadata)
     priority = metadata.get("priority", "normal")
     if priority not in PRIORITIES:
         raise RequestError(
@@ -251,11 +168,18 @@ def _check_text(path: str, value: Any) -> None:
     if isinstance(value, dict):
         for language, text in value.items():
             if not isinstance(text, str):
-                # The key is the caller's: whatever it holds, the answer must be sendable.
+                # The key may hold half of a surrogate pair, which the answer cannot.
                 shown = language[:40].encode("utf-8", "backslashreplace").decode()
-                raise _wrong(f"{path}.{shown}", "a string", text)
+                raise _wrong_type(f"{path}.{shown}", "a string", text)
     elif not isinstance(value, str):
-        raise _wrong(path, "a string or an object of language to string", value)
+        raise _wrong_type(path, "a string or an object of language to string", value)
+
+
+def _check_key(name: str, key: Any) -> None:
+    if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_LENGTH and key.isprintable()):
+        raise RequestError(
+            400, f"{name} must be 1 to {MAX_KEY_LENGTH} printable characters", "send a new one, a UUID for example"
+        )
 
 
 def _ttl(value: Any) -> float | None:
@@ -266,7 +190,7 @@ def _ttl(value: Any) -> float | None:
     return float(value)
 
 
-def _wrong(path: str, wanted: str, value: Any) -> RequestError:
+def _wrong_type(path: str, wanted: str, value: Any) -> RequestError:
     return RequestError(400, f"{path} must be {wanted}", f"it is {_kind(value)}")
 
 

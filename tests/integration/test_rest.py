@@ -269,6 +269,27 @@ def test_what_is_not_json_is_an_invalid_request(shared_server: RunningServer, bo
     assert_error(shared_server.post("/broadcast", data=body, headers=KEY | JSON), 400, "Invalid request")
 
 
+@pytest.mark.parametrize("user_id", ["", "x" * 257, "é" * 129], ids=["empty", "257 bytes", "258 bytes"])
+def test_a_user_id_that_is_empty_or_too_long_is_a_400_naming_its_index(shared_server: RunningServer, user_id: str) -> None:
+    broadcast = {"userIds": ["1", user_id], "notification": {}}
+    answer = shared_server.post("/broadcast", json=broadcast, headers=KEY)
+    assert_error(answer, 400)
+    assert answer.json()["error"].startswith("userIds[1] must ")
+    batch = shared_server.post("/broadcast/batch", json={"broadcasts": [broadcast]}, headers=KEY).json()
+    assert batch["results"] == [answer.json() | {"status": 400}]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/broadcast", b'{"userIds":["1"],"notification":{}}'),
+        ("/broadcast/batch", b'{"broadcasts":[{"userIds":["1"],"notification":{}}]}'),
+    ],
+)
+def test_a_utf_8_byte_order_mark_before_the_body_is_skipped(shared_server: RunningServer, path: str, body: bytes) -> None:
+    assert shared_server.post(path, data=b"\xef\xbb\xbf" + body, headers=KEY | JSON).status_code == 200
+
+
 @pytest.mark.parametrize("ttl", [-1, "60", True, [], {}])
 def test_a_ttl_is_a_number_of_seconds(shared_server: RunningServer, ttl: Any) -> None:
     body = {"userIds": [], "notification": {}, "ttl": ttl}

@@ -1,6 +1,6 @@
-"""A broadcast request: judged completely, and what it carries kept byte for byte."""
+"""Broadcast requests: validated completely; the notification is kept byte for byte."""
 
-# ruff: noqa: PT017 - what comes may be refused or not, which pytest.raises cannot say
+# ruff: noqa: PT017 - generated requests may be refused or not, which pytest.raises cannot express
 
 import hashlib
 import json
@@ -32,12 +32,12 @@ def refusal(request: bytes, max_users: int = 100) -> RequestError:
         parse(request, max_users)
     error = caught.value
     assert error.status in (400, 413)
-    # What the client is told goes out as JSON in UTF-8.
+    # The error is sent as JSON in UTF-8.
     assert orjson.dumps({"error": error.error, "message": error.message})
     return error
 
 
-# The whole
+# A complete request
 
 
 def test_a_broadcast_is_read_as_it_was_sent() -> None:
@@ -62,7 +62,7 @@ def test_unknown_members_beside_them_are_fine() -> None:
 
 
 @pytest.mark.parametrize("request_", [b"[]", b"7", b"null", b'"x"', b"{}", b'{"notification":{}}', b'{"userids":[]}'])
-def test_without_user_ids_the_array_is_asked_for(request_: bytes) -> None:
+def test_a_body_without_user_ids_is_refused(request_: bytes) -> None:
     error = refusal(request_)
     assert (error.status, error.error) == (400, "userIds must be an array")
     assert error.message
@@ -82,6 +82,51 @@ def test_an_element_of_another_type_is_refused_by_its_index(value: Any, index: i
     error = refusal(body(userIds=ids))
     assert error.status == 400
     assert f"userIds[{index}]" in error.error
+
+
+def in_batch(request: bytes) -> RequestError:
+    """Return the refusal of a broadcast that is one of a batch, between two good ones."""
+    good = body()
+    first, refused, last = parse_batch(b'{"broadcasts":[%b,%b,%b]}' % (good, request, good), 100)
+    assert isinstance(first, Broadcast)
+    assert isinstance(last, Broadcast)
+    assert isinstance(refused, RequestError)
+    return refused
+
+
+@pytest.mark.parametrize("ids", [[""], ["1", ""], [1, 2.5, ""], ["1"] * 90 + [""], ["ä", ""], ["", ""], ["1", "", None]])
+def test_an_empty_id_is_refused_by_its_index(ids: list[Any]) -> None:
+    for error in (refusal(body(userIds=ids)), in_batch(body(userIds=ids))):
+        assert (error.status, error.error) == (400, f"userIds[{ids.index('')}] must not be empty")
+
+
+def test_an_empty_id_is_refused_by_its_index_in_a_body_that_is_parsed_slowly_too() -> None:
+    request = b'{"userIds":["1","","x"],"notification":{"title":"\\ud83d"}}'
+    for error in (refusal(request), in_batch(request)):
+        assert (error.status, error.error) == (400, "userIds[1] must not be empty")
+
+
+@pytest.mark.parametrize(
+    "id_", ["x" * 256, "א" * 128, "€" * 85, "😀" * 64, "x" * 254 + "א", 10**255, " ", "\x00", ".", ".."]
+)
+def test_an_id_has_up_to_256_bytes(id_: str | int) -> None:
+    assert parse(body(userIds=["1", id_]), 9).user_ids == ("1", str(id_))
+    raw = json.dumps({"userIds": ["1", id_], "notification": {}}, ensure_ascii=False).encode()
+    assert parse(raw, 9).user_ids == ("1", str(id_))
+
+
+@pytest.mark.parametrize(
+    "id_", ["x" * 257, "א" * 129, "€" * 86, "😀" * 65, "x" * 255 + "א", "x" * 1_000_000, 10**256, -(10**255), 1e300]
+)
+@pytest.mark.parametrize("index", [0, 2])
+def test_a_longer_id_is_refused_by_its_index(id_: str | float, index: int) -> None:
+    ids: list[Any] = ["1", "א"]
+    ids.insert(index, id_)
+    for ascii_only in (True, False):
+        raw = json.dumps({"userIds": ids, "notification": {}}, ensure_ascii=ascii_only).encode()
+        for error in (refusal(raw), in_batch(raw)):
+            assert (error.status, error.error) == (400, f"userIds[{index}] must be at most 256 bytes")
+            assert len(error.message) < 100
 
 
 @pytest.mark.parametrize(
@@ -105,7 +150,7 @@ def test_a_number_is_taken_as_its_decimal_string(literal: str, text: str) -> Non
     assert parse(f'{{"userIds":[{literal}],"notification":{{}}}}'.encode(), 9).user_ids == (text,)
 
 
-def test_big_numbers_do_not_disturb_what_stands_beside_them() -> None:
+def test_ids_beside_a_large_number_and_the_notification_stay_exact() -> None:
     request = '{"userIds":[18446744073709551617, "18446744073709551617", 3.5, "ä"],"notification":{"a" : 1.0}}'.encode()
     assert parse(request, 9) == Broadcast(("18446744073709551617", "3.5", "ä"), 4, b'{"a" : 1.0}', None)
 
@@ -191,7 +236,7 @@ def test_all_other_fields_pass_through(members: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("user_id", ["\\ud800", "x\\udfff", "\\ude00\\ud83d", "שלום\\ud83d"])
-def test_half_of_a_surrogate_pair_is_nobodys_id(user_id: str) -> None:
+def test_an_id_with_half_of_a_surrogate_pair_is_refused(user_id: str) -> None:
     for ids in (f'"{user_id}"', f'"fine",7,"{user_id}"'):
         error = refusal(f'{{"userIds":[{ids}],"notification":{{}}}}'.encode())
         assert error.status == 400
@@ -263,7 +308,12 @@ def test_a_ttl_beyond_all_numbers_is_refused_or_a_finite_number(zeros: int) -> N
         b'{"userIds":["\xff"],"notification":{}}',
         b'{"userIds":["1"],"notification":{"a":"\xed\xa0\x80"}}',
         b'{"userIds":["1"],"notification":{"a":"\xc0\xaf"}}',
-        b'\xef\xbb\xbf{"userIds":["1"],"notification":{}}',
+        b"\xef\xbb\xbf",
+        b'\xef\xbb\xbf\xef\xbb\xbf{"userIds":["1"],"notification":{}}',
+        b' \xef\xbb\xbf{"userIds":["1"],"notification":{}}',
+        b'\xef\xbb{"userIds":["1"],"notification":{}}',
+        b'{"userIds":["1"],\xef\xbb\xbf"notification":{}}',
+        b'{"userIds":["1"],"notification":{}}\xef\xbb\xbf',
         '{"userIds":["1"],"notification":{}}'.encode("utf-16"),
         b'{"userIds":["1"],"notification":{"title":"\\ud800","a":NaN}}',
     ],
@@ -322,6 +372,36 @@ def test_deep_nesting_beside_half_a_surrogate_is_kept_or_refused(levels: int) ->
         assert error.status == 400
 
 
+# A byte order mark
+
+
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b'{"userIds":["1"],"notification":{ "a" : 1.0 }}',
+        b' \n{"userIds":[18446744073709551617],"notification":{"b":[1e2]}}',
+        b'{"userIds":["1"],"notification":{"title":"\\ud83d"}}',
+        '{"userIds":["א"],"notification":{"title":"\ufeff"}}'.encode(),
+    ],
+)
+def test_a_utf_8_byte_order_mark_before_the_body_is_skipped(request_: bytes) -> None:
+    assert parse(BOM + request_, 9) == parse(request_, 9)
+    batch = b'{"broadcasts":[%b, %b]}' % (request_, BODY)
+    assert parse_batch(BOM + batch, 9) == parse_batch(batch, 9)
+
+
+def test_a_refusal_behind_a_byte_order_mark_names_the_field_too() -> None:
+    assert refusal(BOM + body(userIds=["1", None])).error == "userIds[1] must be a string"
+    assert batch_refusal(BOM + b"{}").error == "broadcasts must be an array"
+
+
+def test_a_byte_order_mark_is_part_of_what_a_key_was_used_for() -> None:
+    assert parse(BOM + BODY, 9, "key").digest == digest(BOM + BODY) != digest(BODY)
+
+
 # Byte for byte
 
 
@@ -348,7 +428,7 @@ def test_the_notification_is_kept_byte_for_byte(notification: bytes, wrapping: b
 
 @pytest.mark.parametrize("title", ["\\ud83d", "\\ude00", "x\\ud800y", "\\ude00\\ud83d"])
 def test_half_of_a_surrogate_pair_passes_as_an_escape(title: str) -> None:
-    # What JSON.stringify makes of a title that was cut inside an emoji.
+    # JSON.stringify writes this for a title that was cut inside an emoji.
     found = parse(f'{{"userIds":["1"],"notification":{{"title":"{title}","n":18446744073709551617}}}}'.encode(), 9)
     assert json.loads(found.notification) == {"title": json.loads(f'"{title}"'), "n": 18446744073709551617}
     found.notification.decode("ascii")
@@ -364,7 +444,7 @@ def test_half_of_a_surrogate_pair_passes_as_an_escape(title: str) -> None:
         (b'{"userIds":["9"],"userIds":["1"],"notification":{}}', b"{}"),
     ],
 )
-def test_of_a_member_given_twice_the_last_is_judged_and_delivered(request_: bytes, kept: bytes) -> None:
+def test_of_a_member_given_twice_the_last_is_validated_and_delivered(request_: bytes, kept: bytes) -> None:
     assert parse(request_, 9) == Broadcast(("1",), 1, kept, None)
 
 
@@ -373,7 +453,7 @@ def test_a_bad_notification_cannot_hide_behind_a_good_one() -> None:
     assert refusal(b'{"userIds":["1"],"notification":{},"notification":7}').error == "notification is required"
 
 
-# Whatever comes
+# Generated requests
 
 
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -415,7 +495,7 @@ def test_any_notification_passes_through(notification: dict[str, Any], escaped: 
         assert found.notification == raw
 
 
-def judge(request: bytes) -> None:
+def check(request: bytes) -> None:
     try:
         found = parse(request, 5)
     except RequestError as error:
@@ -429,7 +509,7 @@ def judge(request: bytes) -> None:
 
 @given(st.binary())
 def test_any_bytes_are_a_broadcast_or_refused(request_: bytes) -> None:
-    judge(request_)
+    check(request_)
 
 
 @given(
@@ -447,7 +527,7 @@ def test_any_bytes_are_a_broadcast_or_refused(request_: bytes) -> None:
 @example({"userIds": ["\ud800"], "notification": {}})
 @example({"userIds": [], "notification": {}, "ttl": 10**400})
 def test_any_json_is_a_broadcast_or_refused(document: dict[str, Any]) -> None:
-    judge(json.dumps(document).encode())
+    check(json.dumps(document).encode())
 
 
 GOOD = (
@@ -461,7 +541,7 @@ GOOD = (
     st.binary(max_size=3) | st.sampled_from([b'"', b"{", b"}", b"[", b",", b"\\", b"9"]),
 )
 def test_any_damage_to_a_request_is_a_broadcast_or_refused(at: int, cut: int, put: bytes) -> None:
-    judge(GOOD[:at] + put + GOOD[at + cut :])
+    check(GOOD[:at] + put + GOOD[at + cut :])
 
 
 # Batches
@@ -484,7 +564,7 @@ def test_a_batch_is_its_broadcasts_in_order_each_kept_byte_for_byte() -> None:
     assert parse_batch(b'{"broadcasts":[]}', 5) == []
 
 
-def test_a_broadcast_that_cannot_be_sent_does_not_harm_its_neighbours() -> None:
+def test_a_broadcast_that_is_refused_does_not_affect_the_others_of_its_batch() -> None:
     found = parse_batch(
         b'{"broadcasts":[7,{"userIds":["1"],"notification":{}},{"userIds":["1"]},{"userIds":[1,2,3,4,5,6]}]}', 5
     )
@@ -494,7 +574,7 @@ def test_a_broadcast_that_cannot_be_sent_does_not_harm_its_neighbours() -> None:
 @pytest.mark.parametrize(
     "request_", [b"[]", b"{}", b'{"broadcasts":null}', b'{"broadcasts":{}}', b'{"userIds":[],"notification":{}}']
 )
-def test_without_broadcasts_the_array_is_asked_for(request_: bytes) -> None:
+def test_a_batch_without_broadcasts_is_refused(request_: bytes) -> None:
     error = batch_refusal(request_)
     assert (error.status, error.error) == (400, "broadcasts must be an array")
 
@@ -563,7 +643,7 @@ def test_without_a_key_there_is_no_digest() -> None:
         assert (found.key, found.digest) == (None, b"")
 
 
-def test_a_bad_body_is_told_before_a_bad_key() -> None:
+def test_a_bad_body_is_reported_before_a_bad_key() -> None:
     with pytest.raises(RequestError) as caught:
         parse(b'{"userIds":["1"]}', 9, "")
     assert caught.value.error == "notification is required"
