@@ -9,6 +9,7 @@ from flask import Flask
 
 from socket_server import config, log
 from socket_server.api import broadcast, connections, cors, errors, monitoring, user_paths
+from socket_server.api import metrics as metrics_api
 from socket_server.api import notifications as notifications_api
 from socket_server.api.authorization import Authorization
 from socket_server.api.broadcast import WsgiResponse
@@ -22,6 +23,9 @@ from socket_server.events import ConnectionEvents
 from socket_server.health import Health
 from socket_server.inbox import stores
 from socket_server.inbox.inbox import Inbox, Retention, clock_us
+from socket_server.metrics import families
+from socket_server.metrics.collection import Collection
+from socket_server.metrics.worker import Metrics
 from socket_server.notifications import positions
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.notifications.recovery import Recovery
@@ -57,6 +61,7 @@ class Services:
     remote_keys: RemoteKeySet | None  # None: JWT_JWKS_URL is not set
     deadlines: Deadlines
     gate: Gate
+    metrics: Collection
     judge_head: Callable[[dict[str, Any]], tuple[int, WsgiResponse | None]]
 
     def close(self) -> None:
@@ -88,6 +93,10 @@ def create_app(settings: Settings | None = None) -> Flask:
         settings.transports,
     )
     sessions = SessionManager(settings.max_connections_per_user)
+    metrics = Metrics()
+    metrics.gauge(families.CONNECTIONS, sessions.by_transport)
+    metrics.gauge(families.USERS, lambda: {(): sessions.stats().connected_users})
+    collection = Collection(metrics)
     app = Flask("socket_server", static_folder=None)
     inbox = make_inbox(settings)
     head = _open(inbox)
@@ -102,11 +111,24 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     authorization = Authorization(settings, handshakes.address, origins)
-    endpoint = broadcast.Endpoint(settings, authorization, broadcaster, origins)
+    endpoint = broadcast.Endpoint(settings, authorization, broadcaster, origins, metrics)
     app.extensions["socket_server"] = Services(
-        settings, sessions, broadcaster, inbox, registry, feed, remote_keys, deadlines, gate, endpoint.judge_head
+        settings=settings,
+        sessions=sessions,
+        broadcaster=broadcaster,
+        inbox=inbox,
+        registry=registry,
+        feed=feed,
+        remote_keys=remote_keys,
+        deadlines=deadlines,
+        gate=gate,
+        metrics=collection,
+        judge_head=endpoint.judge_head,
     )
     health = Health(_checks(inbox, registry, feed, remote_keys))
+    if settings.metrics != "off":
+        metrics_api.count_requests(app, metrics)
+        app.register_blueprint(metrics_api.blueprint(collection, authorization, needs_key=settings.metrics == "key"))
     errors.register(app)
     cors.register(app, origins)
     app.register_blueprint(monitoring.blueprint(sessions, registry, health, lambda: gate.draining, authorization))
@@ -142,7 +164,15 @@ def create_app(settings: Settings | None = None) -> Flask:
         node=settings.node_name if settings.redis_url else "",
     )
     events = ConnectionEvents(
-        settings, verifier, sessions, registry, broadcaster, Recovery(inbox), deadlines, gate.addresses.failed
+        settings,
+        verifier,
+        sessions,
+        registry,
+        broadcaster,
+        Recovery(inbox),
+        deadlines,
+        gate.addresses.failed,
+        metrics,
     )
     events.register(socketio)
     registry.start(events.end)

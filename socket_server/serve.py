@@ -13,6 +13,7 @@ from socket_server import config, log
 from socket_server.config import Settings
 from socket_server.config.environment import NEEDS_REDIS
 from socket_server.errors import ConfigError
+from socket_server.metrics.shared import SharedMetrics
 from socket_server.workers import graceful_listener, load
 from socket_server.workers.reload import announce_new_master, announce_reload
 
@@ -54,10 +55,26 @@ def gunicorn_settings() -> dict[str, Any]:
         "on_starting": on_starting(settings),
         "nworkers_changed": keep_workers(settings),
         "on_reload": announce_reload,
-        "pre_fork": graceful_listener.lend,
+        "pre_fork": pre_fork,
         "pre_exec": announce_new_master,
-        "child_exit": load.forget,
+        "child_exit": child_exit,
     }
+
+
+# Made once in the master, and kept when a reload reads the settings anew.
+_shared_metrics = SharedMetrics()
+
+
+def pre_fork(arbiter: Any, worker: Any) -> None:
+    """gunicorn's hook in the master before it forks a worker."""
+    worker.shared_metrics = _shared_metrics
+    graceful_listener.lend(arbiter, worker)
+
+
+def child_exit(arbiter: Any, worker: Any) -> None:
+    """gunicorn's hook in the master after a worker has ended, for any reason."""
+    _shared_metrics.retire(worker.age)
+    load.forget(arbiter, worker)
 
 
 def stop(message: str) -> NoReturn:

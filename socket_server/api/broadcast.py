@@ -4,6 +4,7 @@ The hot path of the API: one WSGI endpoint. The worker calls it directly, withou
 hooks; the Flask routes of the same paths run the same code and serve `flask run`.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
@@ -17,6 +18,7 @@ from socket_server.api.errors import encode_error, unavailable
 from socket_server.config import Settings
 from socket_server.errors import RequestError
 from socket_server.inbox.inbox import InboxUnavailable
+from socket_server.metrics.worker import Metrics
 from socket_server.notifications import notification
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.notifications.notification import Broadcast
@@ -43,13 +45,19 @@ class Endpoint:
     """Authorizes, parses, sends and answers."""
 
     def __init__(
-        self, settings: Settings, authorization: Authorization, broadcaster: Broadcaster, origins: Origins
+        self,
+        settings: Settings,
+        authorization: Authorization,
+        broadcaster: Broadcaster,
+        origins: Origins,
+        metrics: Metrics,
     ) -> None:
         self._authorization = authorization
         self._max_body_bytes = settings.max_body_bytes
         self._max_users = settings.max_users_per_broadcast
         self._broadcaster = broadcaster
         self._origins = origins
+        self._metrics = metrics
         self._large = YieldingLock()
         self._handlers: dict[str, Callable[[bytes, Mapping[str, Any]], object]] = {
             "/broadcast": self._one,
@@ -115,7 +123,9 @@ class Endpoint:
         return self._large if len(body) > _LARGE_BODY_BYTES else _UNLOCKED
 
     def _serve_directly(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        started_at = time.perf_counter()
         status, headers, body = self.respond(environ)
+        self._metrics.count_request(environ["PATH_INFO"], "POST", int(status[:3]), time.perf_counter() - started_at)
         start_response(status, headers + self._origins.headers(environ))
         return [body]
 

@@ -91,6 +91,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         log_format=read.choice("LOG_FORMAT", ("text", "json"), default.log_format),
         ssl_cert=ssl_cert,
         ssl_key=ssl_key,
+        metrics=read.choice("METRICS", ("key", "open", "off"), default.metrics),
         demo=read.flag("DEMO"),
         trusted_proxies=read.networks("TRUSTED_PROXIES"),
         trust_unix_peer="unix" in map(str.lower, read.words("TRUSTED_PROXIES")),
@@ -108,6 +109,7 @@ VARIABLES = (
     *("JWT_ISSUER", "JWT_JWKS_URL", "JWT_LEEWAY", "JWT_PUBLIC_KEY", "JWT_SECRET", "JWT_USER_CLAIM", "LOG_FORMAT"),
     *("LOG_LEVEL", "MAX_AUTH_FAILURES_PER_MINUTE", "MAX_BODY_BYTES", "MAX_CONNECTIONS", "MAX_CONNECTIONS_PER_IP"),
     *("MAX_CONNECTIONS_PER_USER", "MAX_EVENTS_PER_SECOND", "MAX_MESSAGE_BYTES", "MAX_USERS_PER_BROADCAST"),
+    "METRICS",
     *("NODE_NAME", "PING_INTERVAL", "PING_TIMEOUT", "PORT", "REDIS_PREFIX", "REDIS_URL", "SEND_BACKLOG_BYTES"),
     *("SSL_CERT", "SSL_KEY", "STATE_DIRECTORY", "TRANSPORTS", "TRUSTED_PROXIES", "USER_COOKIE", "WEB_CONCURRENCY"),
 )

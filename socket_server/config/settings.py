@@ -56,6 +56,7 @@ class Settings:
     log_format: str = "text"
     ssl_cert: str = ""  # path of a PEM
     ssl_key: str = ""  # path of a PEM
+    metrics: str = "key"  # who may read /metrics: "key" callers with an API key, "open" every caller, "off" no such path
     demo: bool = False  # serve the demo page in production too
     trusted_proxies: tuple[Network, ...] = ()  # peers whose X-Forwarded-For is believed
     trust_unix_peer: bool = False  # the peer of a Unix socket is a trusted proxy

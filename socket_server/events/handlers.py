@@ -11,6 +11,7 @@ from socket_server.auth.tokens import Identity, TokenVerifier, expired_token
 from socket_server.cluster.registry import CROWDED_OUT, REPLACED, Registry
 from socket_server.config import Settings
 from socket_server.errors import AuthenticationError, Unavailable
+from socket_server.metrics.worker import Metrics
 from socket_server.notifications import positions
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.notifications.positions import Position
@@ -23,6 +24,21 @@ from socket_server.transport.socketio.packets import Packet
 from socket_server.transport.socketio.server import SocketIO
 
 _log = log.logger("Socket.IO")
+
+# The label `reason` of the metric of disconnects, by the reason in the log. Every other reason is its own label or `other`.
+_REASONS = {
+    "client namespace disconnect": "client_disconnect",
+    "client disconnect": "client_disconnect",
+    "transport close": "transport_close",
+    "transport error": "transport_close",
+    "ping timeout": "ping_timeout",
+    "slow consumer": "slow_consumer",
+    "too slow for its replay": "slow_consumer",
+    "server shutdown": "server_shutdown",
+    "replaced by its own reconnection": "replaced",
+    "parse error": "protocol_error",
+    "server error": "server_error",
+}
 
 # A token that expires later than this gets no deadline: the system's clocks cannot hold every date that a token can name.
 _MAX_DEADLINE_S = 10 * 365 * 86_400
@@ -41,6 +57,7 @@ class ConnectionEvents:
         recovery: Recovery,
         deadlines: Deadlines,
         failed: Callable[[str], None],
+        metrics: Metrics,
     ) -> None:
         """failed: called with the client's address, "" if it is unknown, at every failed authentication."""
         self._settings = settings
@@ -51,6 +68,7 @@ class ConnectionEvents:
         self._recovery = recovery
         self._deadlines = deadlines
         self._failed = failed
+        self._metrics = metrics
         self._disconnect: Callable[..., None] = lambda *_: None
         self._in_background: Callable[..., object] = lambda *_: None
 
@@ -98,6 +116,8 @@ class ConnectionEvents:
         if connection.deadline is not None:
             connection.deadline.cancel()
         user_id = self._sessions.remove(connection)
+        if connection.user_id is not None:
+            self._metrics.disconnects.add(_REASONS.get(reason, reason))
         _log.info("disconnected sid=%s user=%s reason=%s", connection.sid, user_id, reason)
 
     def _authenticate(self, connection: Connection, find: Callable[[], Credentials | None]) -> None:
@@ -105,11 +125,14 @@ class ConnectionEvents:
         try:
             found = find()
             if found is not None:
-                self._admit(connection, self._identify(connection, found))
+                identity = self._identify(connection, found)
+                self._metrics.authentications.add("success")
+                self._admit(connection, identity)
         except AuthenticationError as error:
             self._failed(connection.address)
             self._refuse(connection, error)
         except Unavailable as error:
+            self._metrics.authentications.add("unavailable")
             # Neither the token nor the client is at fault. Closing the transport makes the client reconnect and try again.
             _log.error("closed: cannot authenticate sid=%s: %s", connection.sid, error)
             connection.eio_socket.close(reason="temporarily unavailable")
@@ -149,6 +172,7 @@ class ConnectionEvents:
                 return
         connection.hold()
         head, evicted = self._broadcaster.admit(identity.user_id, connection)
+        self._metrics.connects.value += 1
         if evicted is not None:
             self._refuse(evicted, too_many_connections())
         # Live notifications are held until the replay is complete.
@@ -184,8 +208,9 @@ class ConnectionEvents:
         if connection.ended:
             return
         _log.info("refused sid=%s address=%s code=%s", connection.sid, connection.address, error.code)
+        self._metrics.authentications.add(error.code)
         connection.emit("auth_error", {"message": error.message, "code": error.code})
-        self._disconnect(connection)
+        self._disconnect(connection, error.code)
 
     def _end_after(self, connection: Connection, delay_s: float | None, error: AuthenticationError) -> None:
         """Replace the deadline at which this connection is refused with `error`. delay_s None: no deadline."""

@@ -119,6 +119,13 @@ class SessionManager:
         with self._lock:
             return [each for connections in self._users.values() for each in connections.values()]
 
+    def by_transport(self) -> dict[tuple[str, ...], float]:
+        """Return the number of connections by their transport."""
+        counts: dict[tuple[str, ...], float] = {("polling",): 0.0, ("websocket",): 0.0}
+        for connection in self.everyone():
+            counts[connection.transport,] += 1
+        return counts
+
     def stats(self) -> Stats:
         """Return the numbers of users and connections."""
         with self._lock:

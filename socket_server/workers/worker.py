@@ -19,6 +19,7 @@ from gunicorn.workers.ggevent import VERSION
 
 from socket_server import log
 from socket_server.errors import ConfigError, SocketServerError
+from socket_server.metrics.shared import SharedMetrics
 from socket_server.runtime.greenlet_pool import BoundedGreenletPool
 from socket_server.transport.http import handover
 from socket_server.transport.http.connection import Handler
@@ -35,6 +36,9 @@ SUCCESSION_S = 1.0
 # How long a worker goes on as ever while its successor loads, beyond DRAIN_SECONDS; gunicorn waits 5 s more than those.
 LOADING_S = 2.5
 
+# How often a worker looks whether it must stop, and measures how late the event loop runs a timer.
+_PULSE_S = 0.1
+
 # How often it is looked whether something is stored that has not gone out; less often while the inbox is down.
 _CATCH_UP_EVERY_S = 0.25
 _CATCH_UP_AGAIN_S = 1.0
@@ -45,6 +49,7 @@ class Worker(GeventWebSocketWorker):
 
     wsgi_handler = Handler
     lent = False  # its listening sockets outlive the server (graceful_listener.lend)
+    shared_metrics: SharedMetrics  # set in the master, before it forks
     _hurry = False  # stop without taking DRAIN_SECONDS
 
     def load_wsgi(self) -> None:
@@ -73,6 +78,8 @@ class Worker(GeventWebSocketWorker):
         reload.serve()
         if self.wsgi.extensions["socket_server"].feed is None:  # which reads all that is stored
             gevent.spawn(self._catch_up)
+        collection = self.wsgi.extensions["socket_server"].metrics
+        collection.attach(self.shared_metrics, self.age)
         beat = 0.0
         succeeded = False
         while self.alive:
@@ -80,7 +87,10 @@ class Worker(GeventWebSocketWorker):
                 self.notify()
                 beat = time.monotonic()
             self._worker_load.beat()
-            gevent.sleep(0.1)
+            collection.publish_if_due()
+            slept_at = time.monotonic()
+            gevent.sleep(_PULSE_S)
+            collection.metrics.event_loop_lag_seconds.observe(max(0.0, time.monotonic() - slept_at - _PULSE_S))
             succeeded = reload.begun()
         if succeeded:
             self._wait_while_loading(reload)
@@ -179,4 +189,5 @@ class Worker(GeventWebSocketWorker):
         for server in servers:
             server.stop(timeout=0.1)
         services.close()
+        services.metrics.publish()
         _log.info("stopped")
