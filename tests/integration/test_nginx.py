@@ -62,6 +62,28 @@ def test_a_body_just_below_the_limit_goes_through(proxied: Proxied) -> None:
     assert proxied.front.broadcast(["nobody"], {"data": "x" * 1_048_000}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/broadcast",
+        "/broadcast/",
+        "//broadcast",
+        "/%62roadcast",
+        "/broadcast/batch",
+        "/users/1/connections",
+        "//users/1/notifications",
+    ],
+)
+def test_back_ends_conf_closes_every_spelling_of_the_api(
+    path: str, tool: Callable[[str], str], tmp_path: Path, proxied: Proxied
+) -> None:
+    with running_nginx(tool("nginx"), tmp_path, [proxied.behind.port], {"#   deny all;": "deny all;"}) as closed:
+        url = f"https://127.0.0.1:{closed.https.port}{path}"
+        for headers in ({}, {"Idempotency-Key": "1"}):
+            assert closed.https.session.post(url, json={}, headers=headers, timeout=10).status_code == 403
+        assert closed.https.get("/health").status_code == 200
+
+
 def test_plain_http_is_sent_to_https(proxied: Proxied) -> None:
     answer = requests.get(
         f"http://127.0.0.1:{proxied.http}/stats?x=1", headers={"Host": NAME}, allow_redirects=False, timeout=10
