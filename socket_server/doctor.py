@@ -1,4 +1,4 @@
-"""The checkup behind `socket-server doctor`: would this server start here, and serve as many as it promises?"""
+"""The checks behind `socket-server doctor`: would the server start here, and serve MAX_CONNECTIONS connections?"""
 
 import resource
 import socket
@@ -14,14 +14,14 @@ from socket_server.serve import SPARE_DESCRIPTORS
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check. good: nothing to fix."""
 
     good: bool
     text: str
 
 
 def examine(load: Callable[[], Settings]) -> Iterator[Finding]:
-    """Look at the settings first; the rest makes sense only where they are good."""
+    """Check the settings, and if they are good everything else."""
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding(sys.version_info >= (3, 11), f"Python {version} (3.11 or later is needed)")
     try:
@@ -40,7 +40,7 @@ def examine(load: Callable[[], Settings]) -> Iterator[Finding]:
 
 
 def port(settings: Settings) -> Finding:
-    """Can the server listen where it is told to?"""
+    """Check that the server can listen on HOST and PORT."""
     where = f"{settings.host} port {settings.port}"
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -50,19 +50,19 @@ def port(settings: Settings) -> Finding:
         except OSError as error:
             if runs_already(settings):
                 return Finding(True, f"a socket-server already runs on {where}")
-            mend = "stop what listens there, or set another PORT"
+            remedy = "stop what listens there, or set another PORT"
             if isinstance(error, PermissionError):
-                mend = "ports below 1024 need a privilege: set PORT=3001 and put nginx in front"
-            return Finding(False, f"cannot listen on {where}: {error.strerror or error}; {mend}")
+                remedy = "ports below 1024 need a privilege: set PORT=3001 and put nginx in front"
+            return Finding(False, f"cannot listen on {where}: {error.strerror or error}; {remedy}")
     return Finding(True, f"{where} is free")
 
 
 def runs_already(settings: Settings) -> bool:
-    """Is it this very server that listens there?"""
+    """Return whether a socket-server listens there already."""
     import requests
 
     try:
-        # Only whether it answers matters here; its certificate is for its clients to judge.
+        # The certificate is not verified: only whether the server answers matters here.
         answer = requests.get(f"{settings.local_url}/health/live", timeout=2, verify=False)  # noqa: S501
     except requests.RequestException:
         return False
@@ -70,7 +70,7 @@ def runs_already(settings: Settings) -> bool:
 
 
 def descriptors(settings: Settings) -> Finding:
-    """Do the process's limits allow MAX_CONNECTIONS?"""
+    """Check that the limit of open files allows MAX_CONNECTIONS."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     wanted = settings.max_connections + SPARE_DESCRIPTORS
     if hard == resource.RLIM_INFINITY or hard >= wanted:
@@ -83,7 +83,7 @@ def descriptors(settings: Settings) -> Finding:
 
 
 def inbox(settings: Settings) -> Finding:
-    """Can notifications be stored where INBOX_URL says?"""
+    """Check that the inbox of INBOX_URL stores notifications."""
     from socket_server.app import make_inbox
 
     store = make_inbox(settings)
@@ -98,7 +98,7 @@ def inbox(settings: Settings) -> Finding:
 
 
 def key_set(settings: Settings) -> Finding:
-    """Does the JWK Set answer, with keys that can be used?"""
+    """Check that JWT_JWKS_URL answers with usable keys."""
     import requests
 
     from socket_server.auth.jwk_set import public_keys

@@ -1,9 +1,9 @@
-"""What can go wrong, in one tree.
+"""The errors of this server, in one tree.
 
 SocketServerError
     ConfigError            a setting is missing or bad: the server does not start
-    RequestError           a REST request is refused: a status, an error and how to mend it
-    AuthenticationError    a connection is not who it says it is: a message and a code
+    RequestError           a REST request is refused: a status, an error and the remedy
+    AuthenticationError    a connection is not authenticated: a message and a code
     Unavailable            a part outside this process cannot do its work now: why, and what to do
         InboxUnavailable   the inbox
         ClusterUnavailable the way to the other nodes
@@ -18,12 +18,12 @@ class SocketServerError(Exception):
 
 
 class ConfigError(SocketServerError):
-    """The settings do not allow a start. `problems` lists every reason, each with its mend."""
+    """The settings do not allow a start. problems: every reason, each with its remedy."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         lines = "\n".join(f"  - {problem}" for problem in self.problems)
-        super().__init__(f"socket-server cannot start; mend these settings (environment or .env):\n{lines}")
+        super().__init__(f"socket-server cannot start; fix these settings (environment or .env):\n{lines}")
 
 
 class RequestError(SocketServerError):
@@ -42,7 +42,7 @@ class RequestError(SocketServerError):
 
 
 class AuthenticationError(SocketServerError):
-    """A connection failed to authenticate; the contract lists every pair of `message` and `code`."""
+    """A connection failed to authenticate. docs/protocol.md lists every pair of `message` and `code`."""
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
@@ -51,19 +51,18 @@ class AuthenticationError(SocketServerError):
 
 
 class Unavailable(SocketServerError):  # noqa: N818 - a state of the part, and its name in the documentation
-    """A part outside this process cannot do its work now: the message says why and what to do."""
+    """A part outside this process does not work now. The message says why, and the remedy."""
 
 
 class InboxUnavailable(Unavailable):
-    """The store cannot keep its promise now.
+    """The store did not confirm an operation.
 
-    What was asked has not been answered as done; whether it was done is unknown (a repeat with the same idempotency key is
-    safe).
+    Whether the operation took effect is unknown. A repeat with the same idempotency key is safe.
     """
 
 
 class ClusterUnavailable(Unavailable):
-    """The other nodes cannot be reached now: what holds for all of them is not known."""
+    """The other nodes cannot be reached now, so nothing is known about all of them."""
 
 
 class KeysUnavailable(Unavailable):

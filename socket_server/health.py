@@ -1,4 +1,4 @@
-"""Whether the parts that lie outside this process can do their work now."""
+"""Health checks of the parts outside this process: the inbox, Redis, the identity provider."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from socket_server.errors import Unavailable
 
 _log = log.logger("Server")
 
-# However often somebody asks, the parts are asked no more often than this.
+# A result is kept for this long, however often /health is called.
 KEPT_S = 1.0
 
 OK = "ok"
@@ -18,14 +18,14 @@ OK = "ok"
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """texts: for each part "ok", or what is wrong and what to do about it."""
+    """The state of the parts. texts: "ok" for each part, or what is wrong and the remedy."""
 
     good: bool
     texts: dict[str, str]
 
 
 class Health:
-    """Asks the parts, and remembers the answers for a second. A check raises Unavailable where something is wrong."""
+    """Runs the checks at most once in KEPT_S. A check raises Unavailable if its part does not work."""
 
     def __init__(self, parts: Mapping[str, Callable[[], None]]) -> None:
         self._parts = parts
@@ -34,7 +34,7 @@ class Health:
         self._asked = -KEPT_S
 
     def checks(self) -> Checks:
-        """Return how the parts are."""
+        """Return the state of the parts."""
         with self._asking:
             if time.monotonic() >= self._asked + KEPT_S:
                 before, self._checks = self._checks, self._ask()

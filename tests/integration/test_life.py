@@ -672,7 +672,7 @@ def test_doctor_finds_nothing_where_all_is_well() -> None:
     settings = PRODUCTION | {"HOST": "127.0.0.1", "PORT": str(free_port()), "MAX_CONNECTIONS": "100"}
     status, output, errors = finish([SCRIPT, "doctor"], **settings)
     assert status == 0, output
-    assert "MEND" not in output
+    assert "FIX" not in output
     assert "all is well" in errors
 
 
@@ -687,14 +687,14 @@ def test_doctor_names_what_to_mend() -> None:
     status, output, _ = finish([SCRIPT, "doctor"], APP_ENV="production", LOG_LEVEL="loud")
     assert status == 1
     for name in ("JWT_SECRET", "API_KEYS", "LOG_LEVEL"):
-        assert any(line.startswith("MEND") and name in line for line in output.splitlines()), output
+        assert any(line.startswith("FIX") and name in line for line in output.splitlines()), output
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         settings = PRODUCTION | {"HOST": "127.0.0.1", "PORT": port, "MAX_CONNECTIONS": "9000000"}
         status, output, errors = finish([SCRIPT, "doctor"], **settings)
     assert status == 1
-    assert any(line.startswith("MEND") and port in line for line in output.splitlines())
-    assert any(line.startswith("MEND") and "MAX_CONNECTIONS" in line for line in output.splitlines())
+    assert any(line.startswith("FIX") and port in line for line in output.splitlines())
+    assert any(line.startswith("FIX") and "MAX_CONNECTIONS" in line for line in output.splitlines())
     assert "2 to mend" in errors
     assert SECRET not in output + errors
 
