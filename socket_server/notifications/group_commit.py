@@ -1,6 +1,6 @@
 """Group commit: the posts of publishers that wait at the same time are stored by one append, in the order of their arrival.
 
-One publisher at a time holds the store lock, and stores for all that wait; posts that arrive meanwhile are the next group.
+One publisher at a time holds the store lock, and stores for all that wait. Posts that arrive during that form the next group.
 """
 
 import threading
@@ -65,7 +65,7 @@ class GroupCommit:
     def run(self, post: Post, *, and_next: bool = False) -> Batch:
         """Store a post, with its group; return the batch to submit. Raises InboxUnavailable.
 
-        and_next: also store the group that has formed meanwhile, whose publishers would have to be woken up first. For
+        and_next: also store the group that has formed during that, whose publishers would have to be woken up first. For
         callers that no client waits for.
         """
         self._waiting.append(post)

@@ -1,7 +1,7 @@
-"""Where a client was when it left: what the handshake and the event `auth` say about it (contract, section 6). Pure.
+"""Positions: the offset after which a reconnecting client needs a replay (docs/protocol.md, section 6). Pure functions.
 
 The stock client (socket.io-client 4.6 and later) keeps the `pid` of its first CONNECT reply and the last argument of the
-last event, and sends both within `auth` whenever it comes back. Source: the client's connection state recovery.
+last event, and sends both within `auth` when it reconnects. Source: the client's connection state recovery.
 """
 
 import secrets
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 _MAX_DIGITS = 19  # offsets are 64-bit numbers
-_MAX_PID = 64
+_MAX_PID = 64  # characters
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place to go on from.
+    """Where the replay for a client begins.
 
-    after: the last offset that the client has seen, as it says; None: that is no offset. certain: it is the client's own
-    word of the last event it got, which nothing else outdoes. start: where its pid began; it holds where the client has
-    not got anything since.
+    after: the offset that the client sent; None: it sent something that is not an offset. certain: `after` is the offset of
+    the last event that the client received; no other source replaces it. start: the head when the client's pid was made;
+    used if the client has received nothing since.
     """
 
     after: int | None
@@ -26,7 +26,7 @@ class Position:
     start: int | None = None
 
     def within(self, head: int) -> int | None:
-        """Return the offset to go on from; None where the client named none, or one that lies after the head."""
+        """Return the offset to replay from; None if there is none, or only offsets after the head."""
         for offset in (self.after, None if self.certain else self.start):
             if offset is not None and offset <= head:
                 return offset
@@ -34,7 +34,7 @@ class Position:
 
 
 def parse_offset(value: Any) -> int | None:
-    """Return an offset from what a client sent for one; None where it is none."""
+    """Return the offset that a client sent as a string or a number; None if it is not an offset."""
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= _MAX_DIGITS:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**_MAX_DIGITS:
@@ -45,13 +45,13 @@ def parse_offset(value: Any) -> int | None:
 def new_pid(start: int) -> str:
     """Return a new pid for a client that starts after this offset.
 
-    It is random so that one client's connections can be told from another's; it is no credential.
+    It is random, so that it identifies the connections of one client. It is not a credential.
     """
     return f"{secrets.token_urlsafe(9)}.{start}"
 
 
 def pid_of(auth: Any) -> str | None:
-    """Return the pid that a handshake brings back, if it is one of ours."""
+    """Return the pid in the `auth` of a handshake, or None if new_pid() cannot have made it."""
     pid = auth.get("pid") if isinstance(auth, dict) else None
     return pid if isinstance(pid, str) and _start_of(pid) is not None else None
 
@@ -62,7 +62,7 @@ def _start_of(pid: str) -> int | None:
 
 
 def of_handshake(auth: Any) -> Position | None:
-    """Return the position in the `auth` of a handshake; None where it names none: the client starts now."""
+    """Return the position in the `auth` of a handshake; None if there is none: the client starts at the head."""
     if not isinstance(auth, dict):
         return None
     if auth.get("pid") is not None and auth.get("offset") is not None:
@@ -75,7 +75,7 @@ def of_handshake(auth: Any) -> Position | None:
 
 
 def with_event(position: Position | None, data: Any) -> Position | None:
-    """Return the position once the event `auth` has said its `lastId`, if it has one."""
+    """Return the position after an event `auth`: its `lastId`, if it has one, replaces a position that is not certain."""
     last_id = data.get("lastId") if isinstance(data, dict) else None
     if last_id is None or (position is not None and position.certain):
         return position

@@ -1,7 +1,7 @@
-"""Recovery: what a user missed is read from the inbox and sent before anything live, in order, once (contract, section 6).
+"""Recovery: replay what a user missed, from the inbox, before anything live (docs/protocol.md, section 6).
 
-A page at a time, the next one only when the client has taken the last: a slow client costs a page of memory, not all that
-it missed. Live notifications wait in line meanwhile (Connection.hold), as many as SEND_BACKLOG_BYTES allows.
+The replay is read and sent in pages, each when the client has taken the one before: a slow client costs one page of memory.
+Live notifications are held by the connection until then, up to SEND_BACKLOG_BYTES (Connection.hold).
 """
 
 from typing import Protocol
@@ -14,27 +14,27 @@ from socket_server.transport.socketio.packets import Packet
 
 _log = log.logger("Socket.IO")
 
-PAGE = 100
-PAGE_BYTES = 65_536
+PAGE = 100  # notifications of one page, at most
+PAGE_BYTES = 65_536  # bytes of their JSON, unless the first alone has more
 
 
 class Greeting(Protocol):
-    """Makes `auth_success`."""
+    """Encodes `auth_success`."""
 
     def __call__(self, *, recovered: bool, replayed: int) -> Packet: ...
 
 
 class Recovery:
-    """Brings connections up to date."""
+    """Replays what connections missed."""
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
 
     def run(self, connection: Connection, user_id: str, after: int, until: int, greet: Greeting) -> None:
-        """Greet a connection that holds, send what its user has in after < offset <= until, and let it go live.
+        """Send `auth_success` and the notifications in after < offset <= until, then release the connection, which holds.
 
-        Waits for the client. Where the inbox fails, or retention overtakes a client that is too slow, the transport is
-        closed: the client comes back by itself and goes on from where it got to.
+        Blocks while the client reads. Closes the transport if the inbox fails, or if retention drops what is still to be
+        sent to a slow client: the client reconnects and recovers the rest.
         """
         try:
             if self._replay(connection, user_id, after, until, greet):
@@ -47,7 +47,7 @@ class Recovery:
             connection.eio_socket.close(reason="server error")
 
     def _replay(self, connection: Connection, user_id: str, after: int, until: int, greet: Greeting) -> bool:
-        """Return whether all of it has been sent: on a connection that ends before, nothing live may follow what was."""
+        """Return whether everything was sent. If not, nothing live may follow: the client would recover from after it."""
         page = self._inbox.since(user_id, after, until, PAGE, PAGE_BYTES)
         prepared = [greet(recovered=page.complete, replayed=page.total)]
         left = page.total

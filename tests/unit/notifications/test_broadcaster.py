@@ -563,7 +563,7 @@ def test_a_key_in_use_is_a_conflict_even_if_the_inbox_is_down(forgetful: Forgetf
 
 
 def test_an_unexpected_error_fails_the_posts_of_its_group_only() -> None:
-    """The first publisher also stores the posts that arrived meanwhile; their errors are not its own."""
+    """The first publisher also stores the posts that arrived during its append; their errors are not its own."""
     inbox = Slow(MemoryInbox(Retention()))
     inbox.failure = RuntimeError("a fault")
     broadcaster, recorded = online("1", inbox=inbox)

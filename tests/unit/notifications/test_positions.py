@@ -1,4 +1,4 @@
-"""Where a client was when it left, from whatever it sends for that."""
+"""Positions: where the replay begins, for everything that a client may send."""
 
 import itertools
 from typing import Any
@@ -19,7 +19,7 @@ from socket_server.notifications.positions import (
 PID = "Gq3vX-_0aBcD.100"  # its client started at 100
 ABSENT = object()
 
-# Of all JSON types, and none of them an offset.
+# Values of all JSON types that are not offsets.
 GARBAGE = [
     "",
     "x",
@@ -73,14 +73,14 @@ def test_an_offset_is_a_decimal_string_or_a_whole_number(value: Any, offset: int
 
 
 @pytest.mark.parametrize("value", [None, *GARBAGE], ids=repr)
-def test_anything_else_is_no_offset(value: Any) -> None:
+def test_other_values_are_not_offsets(value: Any) -> None:
     assert parse_offset(value) is None
 
 
 # Pids
 
 
-def test_a_pid_carries_where_its_client_started_and_is_no_others() -> None:
+def test_a_pid_is_unique_and_contains_the_offset_at_which_its_client_started() -> None:
     pids = {new_pid(1_700_000_000_000_000) for _ in range(1_000)}
     assert len(pids) == 1_000
     for pid in pids:
@@ -93,34 +93,34 @@ def test_a_pid_carries_where_its_client_started_and_is_no_others() -> None:
     [None, "", ".", "x", "x.", ".5", "x.-1", "x.y", "x.5.6", "x.٣", "x.5 ", "x." + "1" * 20, "x" * 63 + ".5", 7, True, []],
     ids=repr,
 )
-def test_what_this_server_never_gave_is_no_pid(value: Any) -> None:
+def test_a_text_that_this_server_cannot_have_made_is_not_a_pid(value: Any) -> None:
     assert pid_of(auth(pid=value)) is None
     assert of_handshake(auth(pid=value)) is None
 
 
 @pytest.mark.parametrize("value", [None, "x", 7, [], True])
-def test_a_handshake_without_an_object_brings_nothing(value: Any) -> None:
+def test_a_handshake_whose_auth_is_not_an_object_has_no_position(value: Any) -> None:
     assert pid_of(value) is None
     assert of_handshake(value) is None
 
 
-# Which of them counts
+# Which source is used
 
 
 @pytest.mark.parametrize(
     ("pid", "offset", "last_id", "event", "after"),
     [
-        # Nothing: a new client starts now.
+        # None: a new client starts at the head.
         (ABSENT, ABSENT, ABSENT, ABSENT, None),
         (None, None, None, None, None),
-        # The stock client's own word comes first, whatever else there is.
+        # The stock client's offset comes first.
         (PID, "200", ABSENT, ABSENT, 200),
         (PID, "200", "150", ABSENT, 200),
         (PID, "200", "250", ABSENT, 200),
         (PID, "200", ABSENT, "250", 200),
         (PID, "200", "150", "250", 200),
         ("another server's", "200", "150", ABSENT, 200),
-        # Then the application's: of the event, of the handshake.
+        # Then the application's lastId: of the event, then of the handshake.
         (PID, ABSENT, ABSENT, "250", 250),
         (PID, ABSENT, "150", "250", 250),
         (ABSENT, ABSENT, "150", "250", 250),
@@ -128,33 +128,35 @@ def test_a_handshake_without_an_object_brings_nothing(value: Any) -> None:
         (PID, ABSENT, "150", ABSENT, 150),
         (PID, None, "150", None, 150),
         (ABSENT, ABSENT, "150", ABSENT, 150),
-        # Then where the client started.
+        # Then the offset at which the client started.
         (PID, ABSENT, ABSENT, ABSENT, 100),
         (PID, None, None, None, 100),
-        # An offset is the stock client's only beside its pid.
+        # An offset without a pid does not come from the stock client.
         (ABSENT, "200", ABSENT, ABSENT, None),
         (ABSENT, "200", "150", ABSENT, 150),
         (None, "200", ABSENT, "250", 250),
     ],
 )
-def test_the_position_that_counts(pid: Any, offset: Any, last_id: Any, event: Any, after: int | None) -> None:
+def test_the_sources_of_a_position_have_an_order(
+    pid: Any, offset: Any, last_id: Any, event: Any, after: int | None
+) -> None:
     position = with_event(of_handshake(auth(pid=pid, offset=offset, lastId=last_id)), auth(lastId=event))
     assert (None if position is None else position.after) == after
     assert (position is None) == (after is None)
 
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=repr)
-def test_an_offset_that_is_none_is_a_position_that_nobody_knows(garbage: Any) -> None:
+def test_a_value_that_is_not_an_offset_is_an_unknown_position(garbage: Any) -> None:
     unknown = Position(None)
     assert of_handshake(auth(lastId=garbage)) == unknown
     assert with_event(None, auth(lastId=garbage)) == unknown
     assert with_event(Position(150), auth(lastId=garbage)) == unknown
-    # Where the stock client's own word is unreadable, an older one does not stand in for it.
+    # An unreadable offset of the stock client is not replaced by an older lastId.
     assert of_handshake(auth(pid=PID, offset=garbage, lastId="150")) == Position(None, certain=True)
     assert with_event(of_handshake(auth(pid=PID, offset=garbage)), auth(lastId="150")) == Position(None, certain=True)
 
 
-def test_without_a_last_id_the_event_changes_nothing() -> None:
+def test_an_event_without_last_id_changes_nothing() -> None:
     for position in (None, Position(5), Position(5, certain=True), Position(None)):
         for data in (None, "x", 7, [], ["lastId"], {}, {"lastId": None}, {"userId": "1", "offset": "9", "pid": PID}):
             assert with_event(position, data) is position
@@ -182,14 +184,14 @@ def test_any_json_is_a_position_or_none(handshake: Any, event: Any) -> None:
 
 
 @given(st.integers(0, 10**19 - 1))
-def test_what_the_server_says_it_understands_again(offset: int) -> None:
+def test_offsets_and_pids_that_the_server_sends_are_understood_when_they_come_back(offset: int) -> None:
     assert parse_offset(str(offset)) == parse_offset(offset) == offset
     pid = new_pid(offset)
     assert pid_of({"pid": pid}) == pid
     assert of_handshake({"pid": pid}) == Position(offset, start=offset)
 
 
-# What it comes to, where the head is at 1,000
+# The offset to replay from, with a head of 1,000
 
 
 @pytest.mark.parametrize(
@@ -201,7 +203,7 @@ def test_what_the_server_says_it_understands_again(offset: int) -> None:
         (PID, "1001", "150", "150", None),
         (ABSENT, ABSENT, "1001", ABSENT, None),
         (ABSENT, ABSENT, "x", ABSENT, None),
-        # A client that has got nothing since it started needs no lastId, least of all a wrong one.
+        # A client that has received nothing since it started: a wrong lastId does not matter.
         (PID, ABSENT, "x", ABSENT, 100),
         (PID, ABSENT, "1001", ABSENT, 100),
         (PID, ABSENT, ABSENT, "undefined", 100),
@@ -213,7 +215,9 @@ def test_what_the_server_says_it_understands_again(offset: int) -> None:
         ("x.1001", ABSENT, "150", ABSENT, 150),
     ],
 )
-def test_where_a_client_goes_on_from(pid: Any, offset: Any, last_id: Any, event: Any, after: int | None) -> None:
+def test_the_replay_begins_at_an_offset_up_to_the_head(
+    pid: Any, offset: Any, last_id: Any, event: Any, after: int | None
+) -> None:
     position = with_event(of_handshake(auth(pid=pid, offset=offset, lastId=last_id)), auth(lastId=event))
     assert position is not None
     assert position.within(1_000) == after

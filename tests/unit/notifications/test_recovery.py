@@ -1,4 +1,4 @@
-"""What a user missed comes first, in order and once; and where it does not come whole, nothing live follows."""
+"""Recovery: the replay comes first, in order and once; if it cannot be completed, nothing live follows."""
 
 import json
 import threading
@@ -23,7 +23,7 @@ USER = "ada"
 
 
 class Server:
-    """An inbox, a broadcaster and a recovery, and what its clients are sent."""
+    """An inbox, a broadcaster and a recovery."""
 
     def __init__(self, inbox: Inbox | None = None) -> None:
         self.inbox = MemoryInbox(Retention()) if inbox is None else inbox
@@ -36,14 +36,14 @@ class Server:
         return self.broadcaster.send(Broadcast((user_id,), 1, notification, ttl_s)).offset
 
     def join(self, max_backlog: int = 10**9) -> tuple[Connection, RecordingSession, int]:
-        """Return a connection that has been admitted and holds, its session, and the head it was told."""
+        """Return a connection that was admitted and holds, its session, and the head at which it was admitted."""
         made, session = connection(max_backlog=max_backlog)
         made.hold()
         head, _ = self.broadcaster.admit(USER, made)
         return made, session, head
 
     def recover(self, joined: tuple[Connection, RecordingSession, int], after: int) -> list[Any]:
-        """Run a recovery; return the events that its client has got."""
+        """Run a recovery; return the events that were sent to its client."""
         made, session, head = joined
         self.recovery.run(made, USER, after, head, greeting(head))
         return session.events
@@ -53,7 +53,7 @@ class Server:
 
 
 def greeting(head: int) -> Callable[..., Packet]:
-    """Return a greeting as events/handlers.py makes it, cut down."""
+    """Return a shorter form of the greeting of events/handlers.py."""
 
     def greet(*, recovered: bool, replayed: int) -> Packet:
         return encode_event("auth_success", {"recovered": recovered, "replayed": replayed, "lastId": str(head)})
@@ -69,7 +69,7 @@ def offsets(events: list[Any]) -> list[int]:
 # What is sent
 
 
-def test_what_was_missed_comes_after_the_greeting_in_order_and_byte_for_byte() -> None:
+def test_the_replay_comes_after_the_greeting_in_order_and_byte_for_byte() -> None:
     server = Server()
     start = server.broadcaster.head
     raw = '{ "title" : "שלום", "n":1.0 }'.encode()
@@ -81,7 +81,7 @@ def test_what_was_missed_comes_after_the_greeting_in_order_and_byte_for_byte() -
     assert joined[1].packets[1].payload == b'42["notification",%b,"%d"]' % (raw, sent[0])
 
 
-def test_only_what_came_after_the_last_seen_is_sent_and_only_to_whom_it_is_for() -> None:
+def test_only_the_notifications_of_the_user_after_the_given_offset_are_replayed() -> None:
     server = Server()
     sent = [server.send() for _ in range(5)]
     server.send("ben")
@@ -90,7 +90,7 @@ def test_only_what_came_after_the_last_seen_is_sent_and_only_to_whom_it_is_for()
 
 
 @pytest.mark.parametrize("count", [0, 1, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE, 3 * PAGE + 7])
-def test_any_number_is_sent_page_by_page_each_when_the_client_has_taken_the_one_before(count: int) -> None:
+def test_each_page_is_sent_when_the_client_has_taken_the_one_before(count: int) -> None:
     server = Server()
     start = server.broadcaster.head
     sent = [server.send() for _ in range(count)]
@@ -118,15 +118,15 @@ def test_a_page_is_limited_by_its_bytes_too() -> None:
     assert ends == [2, 4, 5]
 
 
-# What comes meanwhile
+# Broadcasts during a recovery
 
 
-def test_what_is_broadcast_meanwhile_comes_after_the_replay_and_before_what_is_broadcast_later() -> None:
+def test_what_is_broadcast_during_the_replay_comes_after_it_and_before_later_broadcasts() -> None:
     server = Server()
     start = server.broadcaster.head
     missed = [server.send() for _ in range(2 * PAGE + 10)]
     joined = server.join()
-    held = [server.send() for _ in range(3)]  # before the replay began
+    held = [server.send() for _ in range(3)]  # before the replay begins
     joined[1].on_wait = lambda: held.append(server.send())
     events = server.recover(joined, start)
     live = [server.send() for _ in range(3)]
@@ -135,7 +135,7 @@ def test_what_is_broadcast_meanwhile_comes_after_the_replay_and_before_what_is_b
     assert offsets(joined[1].events[1:]) == missed + held + live
 
 
-def test_what_is_not_kept_is_delivered_to_a_connection_that_recovers_too() -> None:
+def test_a_notification_that_is_not_kept_is_delivered_to_a_recovering_connection_too() -> None:
     server = Server()
     start = server.broadcaster.head
     server.send(ttl_s=0)
@@ -145,7 +145,7 @@ def test_what_is_not_kept_is_delivered_to_a_connection_that_recovers_too() -> No
     assert offsets(server.recover(joined, start)[1:]) == [missed, live]
 
 
-def test_recoveries_among_publishers_give_everybody_everything_once_and_in_order() -> None:
+def test_recoveries_during_broadcasts_give_each_client_everything_once_and_in_order() -> None:
     server = Server(MemoryInbox(Retention(max_per_user=10**6)))
     start = server.broadcaster.head
     going = threading.Event()
@@ -177,7 +177,7 @@ def test_recoveries_among_publishers_give_everybody_everything_once_and_in_order
         assert offsets(session.events[1:]) == everything
 
 
-# Where it cannot be whole
+# Recoveries that cannot be completed
 
 
 def test_nothing_live_follows_an_unfinished_replay_on_a_connection_that_has_ended() -> None:
@@ -195,7 +195,7 @@ def test_nothing_live_follows_an_unfinished_replay_on_a_connection_that_has_ende
         else:
             session.on_wait = lambda session=session: setattr(session, "broken", True)  # type: ignore[misc]
         server.recover(joined, start)
-        # A transport that is still closing (an upgrade under way) may take what is sent to it.
+        # A transport that is closing during an upgrade may still take what is sent to it.
         session.closed = session.broken = False
         server.send()
         assert offsets(session.events[1:]) == ([] if when == "before" else missed[:PAGE]), when
@@ -219,7 +219,7 @@ def test_nothing_live_follows_the_last_page_on_a_connection_that_is_being_closed
     assert made.holds
 
 
-def test_a_client_that_is_too_slow_for_what_comes_meanwhile_is_closed_and_goes_on_later() -> None:
+def test_a_client_that_is_too_slow_for_the_live_notifications_is_closed_and_recovers_the_rest() -> None:
     server = Server()
     start = server.broadcaster.head
     missed = [server.send() for _ in range(2 * PAGE)]
@@ -235,13 +235,13 @@ def test_a_client_that_is_too_slow_for_what_comes_meanwhile_is_closed_and_goes_o
     assert offsets(rest[1:]) == [each.offset for each in server.kept()][PAGE:]
 
 
-def test_retention_that_overtakes_a_slow_client_closes_it_and_the_next_time_it_is_told() -> None:
+def test_a_slow_client_is_closed_if_retention_drops_its_rest_and_its_next_recovery_is_incomplete() -> None:
     server = Server(MemoryInbox(Retention(max_per_user=150)))
     start = server.broadcaster.head
     missed = [server.send() for _ in range(150)]
     joined = server.join()
     made, session, _ = joined
-    session.on_wait = lambda: [server.send() for _ in range(101)]  # drops all that it has got, and one more
+    session.on_wait = lambda: [server.send() for _ in range(101)]  # drops everything that was sent to it, and one more
     events = server.recover(joined, start)
     assert events[0][1]["recovered"] is True
     assert offsets(events[1:]) == missed[:PAGE]
@@ -252,7 +252,7 @@ def test_retention_that_overtakes_a_slow_client_closes_it_and_the_next_time_it_i
     assert offsets(rest[1:]) == [each.offset for each in server.kept()]
 
 
-def test_retention_that_drops_only_what_a_slow_client_has_got_does_not_close_it() -> None:
+def test_a_slow_client_is_not_closed_if_retention_drops_only_what_was_sent_to_it() -> None:
     server = Server(MemoryInbox(Retention(max_per_user=150)))
     start = server.broadcaster.head
     missed = [server.send() for _ in range(150)]
@@ -263,7 +263,7 @@ def test_retention_that_drops_only_what_a_slow_client_has_got_does_not_close_it(
     assert joined[1].closures == []
 
 
-def test_a_user_who_is_forgotten_meanwhile_is_sent_no_more_of_it() -> None:
+def test_if_the_inbox_of_the_user_is_deleted_during_the_replay_the_rest_is_not_sent() -> None:
     server = Server()
     start = server.broadcaster.head
     missed = [server.send() for _ in range(2 * PAGE)]
@@ -273,7 +273,7 @@ def test_a_user_who_is_forgotten_meanwhile_is_sent_no_more_of_it() -> None:
     assert joined[1].closures == ["too slow for its replay"]
 
 
-def test_what_goes_by_its_own_time_meanwhile_is_not_missed() -> None:
+def test_notifications_that_expire_by_their_ttl_during_the_replay_do_not_count_as_dropped() -> None:
     now = [1_800_000_000 * MICROSECONDS]
     server = Server(MemoryInbox(Retention(), clock=lambda: now[0]))
     start = server.broadcaster.head
@@ -288,10 +288,10 @@ def test_what_goes_by_its_own_time_meanwhile_is_not_missed() -> None:
     assert not joined[0].holds
 
 
-# Positions that are none
+# Positions that the inbox does not reach
 
 
-def test_after_retention_what_is_left_is_sent_and_told_to_be_a_part() -> None:
+def test_if_retention_dropped_some_the_rest_is_replayed_and_recovered_is_false() -> None:
     server = Server(MemoryInbox(Retention(max_per_user=5)))
     start = server.broadcaster.head
     sent = [server.send() for _ in range(8)]
@@ -302,7 +302,7 @@ def test_after_retention_what_is_left_is_sent_and_told_to_be_a_part() -> None:
     assert (greeted[1]["recovered"], offsets(events)) == (True, sent[3:])
 
 
-def test_a_position_before_the_inbox_began_is_told_to_be_a_part() -> None:
+def test_for_a_position_before_the_inbox_began_recovered_is_false() -> None:
     server = Server()
     sent = server.send()
     greeted, *events = server.recover(server.join(), 0)
@@ -311,7 +311,7 @@ def test_a_position_before_the_inbox_began_is_told_to_be_a_part() -> None:
 
 
 @pytest.mark.parametrize("ahead", [1, MICROSECONDS, 10**19])
-def test_a_position_in_the_future_is_told_to_be_unknown_and_live_notifications_come(ahead: int) -> None:
+def test_for_a_position_in_the_future_recovered_is_false_and_live_notifications_follow(ahead: int) -> None:
     server = Server()
     server.send()
     joined = server.join()
@@ -327,7 +327,7 @@ def test_a_position_in_the_future_is_told_to_be_unknown_and_live_notifications_c
 
 
 def corrupt(path: Path) -> None:
-    """Put another file in the place of a database."""
+    """Replace a database by another file."""
     for each in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
         each.unlink()
     path.write_bytes(b"no database, but long enough to be looked at" * 100)
