@@ -1,6 +1,6 @@
 """Group commit: the posts of publishers that wait at the same time are stored by one append, in the order of their arrival.
 
-One publisher at a time holds the store lock, and stores for all that wait. Posts that arrive during that form the next group.
+One publisher at a time holds the store lock and stores for all that wait. Posts that arrive during that are the next group.
 """
 
 import threading

@@ -2,131 +2,33 @@
 
 import itertools
 import json
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from socket_server.errors import RequestError
-from socket_server.inbox.inbox import Appended, DeliveryCount, Entry, Inbox, InboxUnavailable, Page, Record, Retention
+from socket_server.inbox.inbox import Entry, InboxUnavailable, Record, Retention
 from socket_server.inbox.memory import MemoryInbox
 from socket_server.inbox.sqlite.client import SqliteClient
 from socket_server.inbox.sqlite.file import SqliteFile
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.notifications.notification import Broadcast
-from socket_server.notifications.report import Report, Result
+from socket_server.notifications.report import Report
 from socket_server.sessions import SessionManager
 from socket_server.transport.socketio import packets
-from tests.servers import ROOT
-from tests.unit.fakes import RecordingSession, connection
-
-
-def online(
-    *users: str, broken: tuple[str, ...] = (), inbox: Inbox | None = None
-) -> tuple[Broadcaster, dict[str, list[RecordingSession]]]:
-    """Return a broadcaster with these users connected (named twice: two connections), and the sessions of each user."""
-    sessions = SessionManager(max_per_user=20)
-    recorded: dict[str, list[RecordingSession]] = {}
-    for user in users:
-        added, session = connection(broken=user in broken)
-        sessions.add(user, added)
-        recorded.setdefault(user, []).append(session)
-    store = MemoryInbox(Retention()) if inbox is None else inbox
-    return Broadcaster(sessions, store, store.open()), recorded
-
-
-def broadcast(*user_ids: str, notification: Any = None, key: str | None = None, ttl_s: float | None = None) -> Broadcast:
-    body = json.dumps(notification or {}).encode()
-    return Broadcast(user_ids, len(user_ids), body, ttl_s, key, b"" if key is None else body)
-
-
-def offsets(session: RecordingSession) -> list[int]:
-    return [int(event[-1]) for event in session.events]
-
-
-def kept(inbox: Inbox, user_id: str) -> Page:
-    return inbox.since(user_id, 0, None, 1_000, 10**9)
-
-
-class Slow:
-    """An inbox whose appends wait until `permitted` is set; `batches` has the number of entries of each append."""
-
-    def __init__(self, below: Inbox) -> None:
-        self._below = below
-        self.permitted = threading.Event()
-        self.batches: list[int] = []
-        self.failure: Exception | None = None  # of the appends from the second on
-
-    def append(self, entries: Sequence[Entry], after: int | None = None) -> Appended:
-        self.batches.append(len(entries))
-        assert self.permitted.wait(30)
-        if self.failure is not None and len(self.batches) > 1:
-            raise self.failure
-        return self._below.append(entries, after)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._below, name)
-
-
-class Publishers:
-    """Threads that broadcast at the same time, and the outcome of each, in the order in which they were started."""
-
-    def __init__(self, broadcaster: Broadcaster, inbox: Slow) -> None:
-        self._broadcaster = broadcaster
-        self._inbox = inbox
-        self._threads: list[threading.Thread] = []
-        self.outcomes: dict[int, Result | InboxUnavailable] = {}
-
-    def send(self, given: Broadcast) -> None:
-        """Start to send, and return when the broadcast is being stored or waits to be stored."""
-        number = len(self._threads)
-
-        def run() -> None:
-            try:
-                self.outcomes[number] = self._broadcaster.send(given)
-            except (RequestError, InboxUnavailable) as error:
-                self.outcomes[number] = error
-
-        thread = threading.Thread(target=run)
-        self._threads.append(thread)
-        thread.start()
-        if number == 0:
-            until(lambda: self._inbox.batches)
-        else:
-            until(lambda: len(self._broadcaster._group_commit._waiting) + len(self.outcomes) == number)
-
-    def join(self) -> list[Result | InboxUnavailable]:
-        self._inbox.permitted.set()
-        for thread in self._threads:
-            thread.join()
-        return [self.outcomes[number] for number in range(len(self._threads))]
-
-
-def until(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < ends, "it did not happen"
-        time.sleep(0.001)
-
-
-def held_up(session: RecordingSession) -> tuple[threading.Event, threading.Event]:
-    """Block writes to a session. Return an event that is set when a write has begun, and one that lets writes continue."""
-    writing, go_on = threading.Event(), threading.Event()
-    send = session.send
-
-    def send_slowly(packet: Any) -> bool:
-        writing.set()
-        assert go_on.wait(10)
-        return send(packet)
-
-    session.send = send_slowly  # type: ignore[method-assign]
-    return writing, go_on
-
+from tests.unit.fakes import connection
+from tests.unit.notifications.broadcasting import (
+    Forgetful,
+    Publishers,
+    Slow,
+    broadcast,
+    held_up,
+    kept,
+    offsets,
+    online,
+    until,
+)
 
 # Delivery
 
@@ -242,37 +144,6 @@ def test_nothing_is_delivered_before_it_is_stored() -> None:
     assert len(recorded["1"][0].events) == 1
 
 
-def test_posts_that_arrive_during_an_append_share_the_next_one_and_each_gets_its_own_report() -> None:
-    inbox = Slow(MemoryInbox(Retention()))
-    broadcaster, recorded = online("1", "2", inbox=inbox)
-    publishers = Publishers(broadcaster, inbox)
-    for number in range(10):
-        publishers.send(broadcast(*("1", "2")[: 1 + number % 2], notification={"n": number}))
-    reports = publishers.join()
-    assert inbox.batches == [1, 9]
-    found = {int(event[-1]): event[1]["n"] for event in recorded["1"][0].events}
-    assert [isinstance(report, Report) and found[report.offset] for report in reports] == list(range(10))
-    assert [isinstance(report, Report) and report.delivered_to for report in reports] == [1, 2] * 5
-    assert offsets(recorded["1"][0]) == sorted(found)
-
-
-def test_if_the_inbox_fails_every_publisher_of_the_group_gets_the_error_and_nothing_is_delivered() -> None:
-    inbox = Slow(MemoryInbox(Retention()))
-    inbox.failure = InboxUnavailable("the disk is full; make room")
-    broadcaster, recorded = online("1", inbox=inbox)
-    publishers = Publishers(broadcaster, inbox)
-    for number in range(6):
-        publishers.send(broadcast("1", key=str(number)))
-    first, *others = publishers.join()
-    assert isinstance(first, Report)
-    assert [str(error) for error in others] == ["the disk is full; make room"] * 5
-    assert offsets(recorded["1"][0]) == [first.offset]
-    assert broadcaster.head == first.offset
-    inbox.failure = None
-    retried = broadcaster.send(broadcast("1", key="3"))
-    assert (retried.delivered_to, offsets(recorded["1"][0])) == (1, [first.offset, retried.offset])
-
-
 def test_a_store_that_cannot_be_opened_accepts_nothing(tmp_path: Path) -> None:
     (tmp_path / "a file").touch()
     inbox = SqliteFile(str(tmp_path / "a file" / "inbox.db"), Retention())
@@ -304,6 +175,16 @@ def test_what_another_process_has_stored_is_delivered_before_what_is_stored_now(
     assert len(recorded["2"][0].events) == 2
     for each in (inbox, other):
         each.close()
+
+
+def test_notifications_of_other_nodes_are_delivered_once() -> None:
+    broadcaster, recorded = online("1", "2")
+    head = broadcaster.head
+    records = [Record(head + 1, ("1",), b'"a"', head), Record(head + 2, ("1", "2"), b'"b"', head + 1)]
+    broadcaster.deliver(records)
+    broadcaster.deliver(records)
+    assert offsets(recorded["1"][0]) == [head + 1, head + 2]
+    assert offsets(recorded["2"][0]) == [head + 2]
 
 
 # Joining
@@ -352,135 +233,7 @@ def test_above_the_limit_the_oldest_connection_of_the_user_is_evicted() -> None:
     assert evicted.eio_socket is recorded["1"][0]
 
 
-# Idempotency keys
-
-
-def test_a_repeat_gets_the_first_answer_with_its_counts_and_is_delivered_once() -> None:
-    broadcaster, recorded = online("1", "1")
-    first = broadcaster.send(Broadcast(("1", "2"), 3, b"{}", None, "key", b"digest"))
-    late, _ = connection()
-    broadcaster.admit("1", late)
-    assert broadcaster.send(Broadcast(("1", "2"), 3, b"{}", None, "key", b"digest")) == first
-    assert (first.delivered_to, first.total_sockets, first.requested_users) == (1, 2, 3)
-    assert [len(session.events) for session in recorded["1"]] == [1, 1]
-
-
-def test_a_repeat_gets_the_actual_counts_not_those_expected_before_the_delivery() -> None:
-    broadcaster, _ = online("1", "2", broken=("2",))
-    first = broadcaster.send(broadcast("1", "2", key="key"))
-    assert (first.delivered_to, first.total_sockets) == (1, 1)
-    assert broadcaster.send(broadcast("1", "2", key="key")) == first
-
-
-def test_a_repeat_after_a_restart_gets_the_first_answer(tmp_path: Path) -> None:
-    path = str(tmp_path / "inbox.db")
-    inbox = SqliteFile(path, Retention())
-    broadcaster, _ = online("1", "2", broken=("2",), inbox=inbox)
-    first = broadcaster.send(broadcast("1", "2", key="key"))
-    inbox.close()
-    inbox = SqliteFile(path, Retention())
-    broadcaster, recorded = online("1", inbox=inbox)
-    assert broadcaster.send(broadcast("1", "2", key="key")) == first
-    assert recorded["1"][0].events == []
-    inbox.close()
-
-
-def test_a_key_with_another_request_is_refused() -> None:
-    broadcaster, recorded = online("1")
-    broadcaster.send(broadcast("1", key="key"))
-    with pytest.raises(RequestError) as caught:
-        broadcaster.send(broadcast("1", notification={"title": "another"}, key="key"))
-    assert caught.value.status == 422
-    assert len(recorded["1"][0].events) == 1
-
-
-def test_the_same_key_twice_in_one_batch_is_one_notification() -> None:
-    broadcaster, recorded = online("1")
-    first, again, other, next_ = broadcaster.send_all(
-        [
-            broadcast("1", key="key"),
-            broadcast("1", key="key"),
-            broadcast("1", notification={"title": "another"}, key="key"),
-            broadcast("1", key="next"),
-        ]
-    )
-    assert first == again
-    assert isinstance(other, RequestError)
-    assert other.status == 422
-    assert isinstance(first, Report)
-    assert isinstance(next_, Report)
-    assert offsets(recorded["1"][0]) == [first.offset, next_.offset]
-
-
-def test_a_key_in_use_is_refused_until_its_request_is_answered() -> None:
-    inbox = Slow(MemoryInbox(Retention()))
-    broadcaster, recorded = online("1", inbox=inbox)
-    publishers = Publishers(broadcaster, inbox)
-    for key in ("key", "other", "key", None):
-        publishers.send(broadcast("1", key=key))
-    first, other, again, none = publishers.join()
-    assert isinstance(again, RequestError)
-    assert again.status == 409
-    assert "key" in again.message
-    assert all(isinstance(each, Report) for each in (first, other, none))
-    assert len(recorded["1"][0].events) == 3
-    assert broadcaster.send(broadcast("1", key="key")) == first
-
-
-def test_of_a_batch_only_the_broadcasts_whose_keys_are_in_use_are_refused() -> None:
-    inbox = Slow(MemoryInbox(Retention()))
-    broadcaster, recorded = online("1", inbox=inbox)
-    publishers = Publishers(broadcaster, inbox)
-    publishers.send(broadcast("1", notification={"n": 0}, key="key"))
-    results: list[Result] = []
-    given = [broadcast("1", notification={"n": number}, key=key) for number, key in enumerate(["new", "key", None], 1)]
-    batch = threading.Thread(target=lambda: results.extend(broadcaster.send_all(given)))
-    batch.start()
-    until(lambda: broadcaster._group_commit._waiting)
-    publishers.join()
-    batch.join()
-    assert [isinstance(each, RequestError) and each.status for each in results] == [False, 409, False]
-    assert [event[1]["n"] for event in recorded["1"][0].events] == [0, 1, 3]
-    assert broadcaster.send(given[0]) == results[0]
-
-
-def test_a_key_can_be_used_again_after_a_failure() -> None:
-    inbox = Slow(MemoryInbox(Retention()))
-    inbox.permitted.set()
-    broadcaster, _ = online("1", inbox=inbox)
-    broadcaster.send(broadcast("1"))
-    inbox.failure = InboxUnavailable("gone")
-    for _ in range(2):
-        with pytest.raises(InboxUnavailable):
-            broadcaster.send(broadcast("1", key="key"))
-    inbox.failure = None
-    assert broadcaster.send(broadcast("1", key="key")).delivered_to == 1
-    assert not broadcaster._keys_in_use
-
-
-def test_the_stored_counts_of_a_key_are_decoded() -> None:
-    assert DeliveryCount.decode(DeliveryCount(3, 5).encode()) == DeliveryCount(3, 5)
-    assert DeliveryCount.decode(b"[3,5,8]") == DeliveryCount(3, 5)
-
-
 # If the answer of an append is lost
-
-
-class Forgetful:
-    """An inbox that stores its entries and, if `mute`, loses the answer."""
-
-    def __init__(self, below: Inbox) -> None:
-        self._below = below
-        self.mute = False
-
-    def append(self, entries: Sequence[Entry], after: int | None = None) -> Appended:
-        appended = self._below.append(entries, after)
-        if self.mute:
-            raise InboxUnavailable("the answer was lost")
-        return appended
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._below, name)
 
 
 @pytest.fixture
@@ -528,65 +281,7 @@ def test_after_a_lost_answer_catching_up_delivers_the_notification_once(forgetfu
     assert [event[1] for event in recorded["ada"][0].events] == [{"n": 1}]
 
 
-def test_catching_up_shares_the_append_of_a_waiting_publisher(caplog: pytest.LogCaptureFixture) -> None:
-    inbox = Slow(MemoryInbox(Retention()))
-    broadcaster, recorded = online("1", inbox=inbox)
-    publishers = Publishers(broadcaster, inbox)
-    publishers.send(broadcast("1"))
-    publishers.send(broadcast("1"))  # stores for the one that catches up, too
-    catching_up = threading.Thread(target=broadcaster.catch_up)
-    catching_up.start()
-    until(lambda: len(broadcaster._group_commit._waiting) == 2)
-    reports = publishers.join()
-    catching_up.join(10)
-    assert offsets(recorded["1"][0]) == [report.offset for report in reports if isinstance(report, Report)]
-    assert len(inbox.batches) == 2
-    assert not caplog.records
-
-
-def test_a_repeat_within_a_batch_gets_the_actual_counts_of_the_first() -> None:
-    broadcaster, _ = online("ada", "ada", "bob", broken=("ada",))
-    twice = broadcast("ada", "bob", key="key")
-    first, second = broadcaster.send_all([twice, twice])
-    assert isinstance(first, Report)
-    assert (first.delivered_to, first.total_sockets) == (1, 1)
-    assert second == first
-
-
-def test_a_key_in_use_is_a_conflict_even_if_the_inbox_is_down(forgetful: Forgetful) -> None:
-    broadcaster, _ = online(inbox=forgetful)
-    forgetful.mute = True
-    broadcaster._keys_in_use.add("key")
-    with pytest.raises(RequestError) as refused:
-        broadcaster.send(broadcast("ada", key="key"))
-    assert refused.value.status == 409
-
-
-def test_an_unexpected_error_fails_the_posts_of_its_group_only() -> None:
-    """The first publisher also stores the posts that arrived during its append; their errors are not its own."""
-    inbox = Slow(MemoryInbox(Retention()))
-    inbox.failure = RuntimeError("a fault")
-    broadcaster, recorded = online("1", inbox=inbox)
-    publishers = Publishers(broadcaster, inbox)
-    for _ in range(3):
-        publishers.send(broadcast("1"))
-    first, *others = publishers.join()
-    assert isinstance(first, Report)
-    assert [str(error) for error in others] == ["the server failed; its log says why"] * 2
-    assert offsets(recorded["1"][0]) == [first.offset]
-
-
-def test_posts_are_stored_in_order_and_together_up_to_a_number_of_users() -> None:
-    inbox = Slow(MemoryInbox(Retention()))
-    broadcaster, recorded = online("1", inbox=inbox)
-    publishers = Publishers(broadcaster, inbox)
-    crowd = tuple(str(number) for number in range(1, 9_000))
-    for number, users in enumerate([("1",), ("1",), crowd, ("1",), ("1",), crowd, crowd, ("1",)]):
-        publishers.send(broadcast(*users, notification={"n": number}))
-    reports = publishers.join()
-    assert inbox.batches == [1, 4, 1, 2]
-    assert [event[1]["n"] for event in recorded["1"][0].events] == list(range(8))
-    assert offsets(recorded["1"][0]) == [report.offset for report in reports if isinstance(report, Report)]
+# Writing
 
 
 def test_while_a_large_broadcast_is_written_the_next_ones_are_stored_and_written_after_it() -> None:
@@ -642,13 +337,6 @@ def test_a_small_broadcast_that_is_stored_together_with_large_ones_is_written_fi
         assert offsets(session) == sorted(offsets(session))
 
 
-def test_what_is_stored_is_delivered_though_publishers_are_killed_at_any_moment() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.unit.notifications.killed", "1", "1"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr[-2_000:]
-
-
 def test_after_an_error_between_storing_and_delivery_the_enqueued_notifications_are_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -667,6 +355,9 @@ def test_after_an_error_between_storing_and_delivery_the_enqueued_notifications_
     monkeypatch.setattr(packets, "encode_notification", encode_some)
     publishers.join()
     until(lambda: len(recorded["1"][0].packets) == 2)
+
+
+# Packets at the head
 
 
 def test_what_is_sent_at_the_head_comes_after_everything_up_to_it_and_waits_for_no_other_connection(
@@ -715,13 +406,3 @@ def test_what_is_sent_at_the_head_to_a_recovering_connection_comes_after_its_rep
     assert session.packets == []
     added.release()
     assert session.events == [["notification", {}, str(live.offset)], ["refreshed", {"lastId": str(live.offset)}]]
-
-
-def test_notifications_of_other_nodes_are_delivered_once() -> None:
-    broadcaster, recorded = online("1", "2")
-    head = broadcaster.head
-    records = [Record(head + 1, ("1",), b'"a"', head), Record(head + 2, ("1", "2"), b'"b"', head + 1)]
-    broadcaster.deliver(records)
-    broadcaster.deliver(records)
-    assert offsets(recorded["1"][0]) == [head + 1, head + 2]
-    assert offsets(recorded["2"][0]) == [head + 2]
