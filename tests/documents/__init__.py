@@ -1,0 +1,1 @@
+"""The documents: links, the public surface that they list, and every code block."""
