@@ -126,19 +126,23 @@ def _read(name: str) -> Page:
         if match := _MARKER.fullmatch(line.strip()):
             marker = match[1]
         elif opening := _FENCE.match(line):
-            prose[-1] = ""
-            indent, body, end = len(opening[1]), [], number
-            for end, inner in lines:
-                prose.append("")
-                if inner.strip() == "```":
-                    break
-                body.append(inner[indent:])
-            else:
-                raise AssertionError(f"{name}:{number}: the code block has no end")
+            body = _until_end(lines, len(opening[1]), f"{name}:{number}")
+            prose += [""] * (len(body) + 1)
             follows = number - previous_end == 2
-            blocks.append(Block(name, number, opening[2], "\n".join(body) + "\n", marker, section, follows))
-            previous_end = end
+            text = "".join(f"{each}\n" for each in body)
+            blocks.append(Block(name, number, opening[2], text, marker, section, follows))
+            previous_end = number + len(body) + 1
             marker = ""
         elif line.strip():
             marker = ""
     return Page(name, tuple(prose), tuple(blocks))
+
+
+def _until_end(lines: Iterator[tuple[int, str]], indent: int, place: str) -> list[str]:
+    """Return the lines of a block and consume its closing fence."""
+    body = []
+    for _, line in lines:
+        if line.strip() == "```":
+            return body
+        body.append(line[indent:])
+    raise AssertionError(f"{place}: the code block has no end")
