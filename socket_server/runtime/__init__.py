@@ -1,1 +1,1 @@
-"""How greenlets share the event loop: time slices, a greenlet pool, deadlines, and io_uring."""
+"""How greenlets share the event loop: time slices, greenlet pools, deadlines, file descriptors and io_uring."""

@@ -1,8 +1,8 @@
-"""The pool: greenlets that stay, and take up one piece of work after another.
+"""Greenlet pools: reuse greenlets for many short tasks, and bound how many tasks run at once.
 
-Whoever connects makes work of some hundred microseconds several times over. A new greenlet for each costs ten times what
-it takes to hand the work to one that is there (its stacks are mapped and unmapped again): when everybody comes back at
-once, a tenth of all time.
+A new connection starts several tasks of a few hundred microseconds each. Starting a greenlet for each costs ten times as
+much as giving the task to an idle one, because the greenlet's stacks are mapped and unmapped each time. When all clients
+reconnect at once, that is a tenth of the processor time.
 """
 
 from collections import deque
@@ -11,68 +11,74 @@ from typing import Any
 
 import gevent
 from gevent.lock import Semaphore
-from gevent.pool import Pool
 from greenlet import getcurrent, greenlet
 
 from socket_server import log
 
 _log = log.logger("Server")
 
-# So many stay when there is no work; each keeps a few KB.
-KEPT = 256
+MAX_IDLE = 256  # idle greenlets that are kept, a few KB each
 
 
 class GreenletPool:
-    """Runs pieces of work, each in a greenlet that it has for itself meanwhile."""
+    """Runs tasks, each in a greenlet that runs nothing else until the task ends. Their number is not bounded."""
 
-    def __init__(self, kept: int = KEPT) -> None:
-        self._kept = kept
+    def __init__(self, max_idle: int = MAX_IDLE) -> None:
+        self._max_idle = max_idle
         self._idle: list[greenlet] = []
-        self._work: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._tasks: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
 
-    def start(self, work: Callable[..., object], *args: Any) -> None:
-        """Have work(*args) done: soon, behind all that is ready to run. It may wait; its errors are logged."""
-        self._work.append((work, args))
+    def start(self, task: Callable[..., object], *args: Any) -> None:
+        """Run task(*args) soon, after all greenlets that are runnable now. It may block; its errors are logged."""
+        self._tasks.append((task, args))
         member = self._idle.pop() if self._idle else greenlet(self._serve, gevent.get_hub())
-        # The loop calls in the order in which it was asked: each member finds its piece first in the line.
+        # The loop runs callbacks in order, so each greenlet finds the task that it was started for first in the queue.
         gevent.get_hub().loop.run_callback(member.switch)
 
     def _serve(self) -> None:
         hub, me = gevent.get_hub(), getcurrent()
         while True:
-            self._do_next()
-            if len(self._idle) >= self._kept:
+            self._run_next()
+            if len(self._idle) >= self._max_idle:
                 return
             self._idle.append(me)
             hub.switch()
 
-    def _do_next(self) -> None:
-        work, args = self._work.popleft()
+    def _run_next(self) -> None:
+        task, args = self._tasks.popleft()
         try:
-            work(*args)
+            task(*args)
         except Exception:
-            _log.exception("unexpected error in %r", work)
+            _log.exception("unexpected error in %r", task)
 
 
-class BoundedGreenletPool(Pool):
-    """A pool with so many places, in the shape in which gevent's servers want it: while it is full they accept nobody."""
+class BoundedGreenletPool:
+    """At most `size` tasks at once on a GreenletPool. It is what gevent's servers call a pool: while it is full they do
+    not accept.
 
-    _semaphore: Semaphore  # upstream's, which the type stubs leave out
+    gevent's BaseServer uses full(), spawn(), and rawlink() and unlink() of `_semaphore`; its stop() is not used here.
+    """
 
     def __init__(self, size: int, pool: GreenletPool) -> None:
-        super().__init__(size)
-        self._crew = pool
+        self.size = size
+        self._semaphore = Semaphore(size)
+        self._pool = pool
+
+    def full(self) -> bool:
+        """Return whether `size` tasks are running."""
+        return self.free_count() <= 0
 
     def free_count(self) -> int:
+        """Return how many more tasks may run."""
         return self._semaphore.counter
 
-    def spawn(self, work: Callable[..., object], *args: Any) -> None:  # type: ignore[override]  # nobody wants the greenlet
-        """Have work(*args) done by the pool. Waits for a place."""
+    def spawn(self, task: Callable[..., object], *args: Any) -> None:
+        """Run task(*args). Blocks while the pool is full."""
         self._semaphore.acquire()
-        self._crew.start(self._do, work, args)
+        self._pool.start(self._run, task, args)
 
-    def _do(self, work: Callable[..., object], args: tuple[Any, ...]) -> None:
+    def _run(self, task: Callable[..., object], args: tuple[Any, ...]) -> None:
         try:
-            work(*args)
+            task(*args)
         finally:
             self._semaphore.release()

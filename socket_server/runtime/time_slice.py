@@ -1,4 +1,4 @@
-"""Turns: on gevent nobody is interrupted, so whoever has much to do gives way of its own accord."""
+"""Time slices: gevent does not preempt greenlets, so long work must yield to the event loop by itself."""
 
 import threading
 import time
@@ -7,28 +7,27 @@ from types import TracebackType
 import gevent
 from gevent.monkey import is_module_patched
 
-# No heartbeat, request or other client waits much longer than this for one greenlet.
-TIME_SLICE_S = 0.005
+TIME_SLICE_S = 0.005  # the longest that one greenlet should run without yielding
 
 
 def poll_event_loop() -> None:
-    """Let those go first whose bytes have arrived by now: wait until the event loop has looked for them once.
+    """Wait until the event loop has polled its sockets and timers once, and has run their callbacks.
 
-    Unlike sleep(0) it does not go behind every greenlet that is ready to run: where thousands of clients come back at once,
-    that is a fifth of a second.
+    Other greenlets that are already runnable do not run first, as they would with sleep(0): when thousands of clients
+    reconnect at once, that takes a fifth of a second. Under threads (`flask run`) this returns at once.
     """
     if not is_module_patched("time"):
-        return  # threads arrive by themselves
+        return
     hub = gevent.get_hub()
-    before_looking = hub.loop.prepare()
-    awake = hub.loop.idle()  # or the loop might sleep when it looks
-    awake.start(_nothing)
+    before_poll = hub.loop.prepare()
+    keep_awake = hub.loop.idle()  # without it the loop might block in its poll
+    keep_awake.start(_nothing)
     try:
-        hub.wait(before_looking)
-        hub.wait(before_looking)  # it has looked, and served what it found
+        hub.wait(before_poll)
+        hub.wait(before_poll)  # the second time, one poll lies between
     finally:
-        awake.close()
-        before_looking.close()
+        keep_awake.close()
+        before_poll.close()
 
 
 def _nothing() -> None:
@@ -36,7 +35,7 @@ def _nothing() -> None:
 
 
 class TimeSlice:
-    """One greenlet's turn, from its making or its last pause on."""
+    """The time slice of one greenlet. It starts when the object is made and at each renewal."""
 
     __slots__ = ("_ends",)
 
@@ -44,15 +43,15 @@ class TimeSlice:
         self.renew()
 
     def renew(self) -> None:
-        """Begin anew: the greenlet has just waited for something."""
+        """Start a new time slice. Call it after the greenlet has waited for something."""
         self._ends = time.perf_counter() + TIME_SLICE_S
 
     def maybe_yield(self) -> None:
-        """Let the hub serve everyone else, where the turn is over."""
+        """Yield to the event loop if the time slice is over."""
         if time.perf_counter() > self._ends:
             if is_module_patched("time"):
-                # Not sleep(0): the hub runs up to 50 who are ready before it looks at the time, and meanwhile at no socket
-                # and no timer. One who has much to do would be all of them: 50 turns in a row.
+                # Not sleep(0): the hub runs up to 50 runnable greenlets before it polls sockets and timers again. With
+                # 50 busy greenlets that would be 50 time slices in a row.
                 poll_event_loop()
             else:
                 time.sleep(0)
@@ -60,24 +59,26 @@ class TimeSlice:
 
 
 class YieldingLock:
-    """Long pieces of work of many greenlets, one after the other: `with queue: …`. The hub serves everyone else as soon as
-    they have taken a turn together; each for itself they would all run before it looks."""
+    """A lock for long work: its holders run one after the other and share one time slice.
 
-    __slots__ = ("_one", "_time_slice")
+    Without it, each of many runnable greenlets would use a time slice of its own before the event loop polls again.
+    """
+
+    __slots__ = ("_lock", "_time_slice")
 
     def __init__(self) -> None:
-        self._one = threading.Lock()
+        self._lock = threading.Lock()
         self._time_slice = TimeSlice()
 
     def __enter__(self) -> None:
-        self._one.acquire()
+        self._lock.acquire()
         try:
             self._time_slice.maybe_yield()
         except BaseException:
-            self._one.release()
+            self._lock.release()
             raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._one.release()
+        self._lock.release()

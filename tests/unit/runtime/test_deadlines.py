@@ -1,4 +1,4 @@
-"""Deadlines: called in time, in order, and not at all once cancelled."""
+"""Deadlines are called on time, in order, and not at all once they are canceled."""
 
 import logging
 import sys
@@ -16,7 +16,7 @@ from tests.servers import wait_for
 
 
 def in_eight_threads(work: Callable[[], None], switch_s: float) -> None:
-    """Run it in eight threads at once, which the interpreter switches between as often as every switch_s seconds."""
+    """Run `work` in eight threads at once. switch_s: the interpreter's switch interval in seconds."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(switch_s)
     try:
@@ -38,7 +38,7 @@ def test_a_deadline_is_called_at_its_time_and_not_before() -> None:
     wait_for(lambda: len(deadlines) == 0)
 
 
-def test_calls_come_in_the_order_of_their_times() -> None:
+def test_calls_are_made_in_the_order_of_their_times() -> None:
     deadlines = Deadlines()
     called: list[int] = []
     for number in (5, 1, 4, 2, 3):
@@ -47,35 +47,35 @@ def test_calls_come_in_the_order_of_their_times() -> None:
     assert called == [1, 2, 3, 4, 5]
 
 
-def test_equal_times_keep_the_order_in_which_they_were_set() -> None:
+def test_deadlines_of_equal_time_are_called_in_the_order_of_their_making() -> None:
     deadlines = Deadlines(clock=lambda: 1.0)
     called: list[int] = []
-    gate = threading.Event()
-    deadlines.after(0, lambda: gate.wait(10))
+    first_may_end = threading.Event()
+    deadlines.after(0, lambda: first_may_end.wait(10))
     for number in range(50):
         deadlines.after(0, lambda number=number: called.append(number))  # type: ignore[misc]
-    gate.set()
+    first_may_end.set()
     wait_for(lambda: len(called) == 50)
     assert called == list(range(50))
 
 
-def test_a_nearer_deadline_is_not_held_up_by_a_farther_one() -> None:
+def test_an_earlier_deadline_is_not_delayed_by_a_later_one() -> None:
     deadlines, called = Deadlines(), threading.Event()
     deadlines.after(3_600, lambda: None)
-    time.sleep(0.02)  # it waits for the far one now
+    time.sleep(0.02)  # the thread waits for the later one now
     deadlines.after(0.02, called.set)
     assert called.wait(10)
     assert len(deadlines) == 1
 
 
 @pytest.mark.parametrize("delay_s", [0, -1, -1e9])
-def test_a_time_that_has_passed_is_now(delay_s: float) -> None:
+def test_a_time_in_the_past_is_called_at_once(delay_s: float) -> None:
     deadlines, called = Deadlines(), threading.Event()
     deadlines.after(delay_s, called.set)
     assert called.wait(10)
 
 
-def test_a_cancelled_deadline_is_not_called() -> None:
+def test_a_canceled_deadline_is_not_called() -> None:
     deadlines, after = Deadlines(), threading.Event()
     called: list[int] = []
     deadline = deadlines.after(0.05, lambda: called.append(1))
@@ -86,7 +86,7 @@ def test_a_cancelled_deadline_is_not_called() -> None:
     assert called == []
 
 
-def test_cancelling_twice_or_too_late_is_harmless() -> None:
+def test_canceling_twice_or_after_the_call_does_nothing() -> None:
     deadlines, called = Deadlines(), threading.Event()
     first = deadlines.after(3_600, lambda: None)
     second = deadlines.after(0, called.set)
@@ -96,20 +96,21 @@ def test_cancelling_twice_or_too_late_is_harmless() -> None:
     assert len(deadlines) == 0
 
 
-def test_a_call_that_fails_is_logged_and_the_others_come_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_call_is_logged_and_later_calls_are_made(caplog: pytest.LogCaptureFixture) -> None:
     deadlines, called = Deadlines(), threading.Event()
     with caplog.at_level(logging.ERROR):
         deadlines.after(0, lambda: 1 / 0)
         deadlines.after(0.01, called.set)
         assert called.wait(10)
+    assert "ZeroDivisionError" in caplog.text
 
 
-def test_a_call_may_set_and_cancel_deadlines() -> None:
+def test_a_call_may_make_and_cancel_deadlines() -> None:
     deadlines, called = Deadlines(), threading.Event()
-    victim = deadlines.after(3_600, lambda: None)
+    canceled = deadlines.after(3_600, lambda: None)
 
     def work() -> None:
-        victim.cancel()
+        canceled.cancel()
         deadlines.after(0, called.set)
 
     deadlines.after(0, work)
@@ -117,7 +118,7 @@ def test_a_call_may_set_and_cancel_deadlines() -> None:
     wait_for(lambda: len(deadlines) == 0)
 
 
-def test_cancelled_deadlines_are_swept_long_before_their_time() -> None:
+def test_canceled_deadlines_are_removed_before_their_time() -> None:
     deadlines = Deadlines()
     kept = [deadlines.after(86_400, lambda: None) for _ in range(10)]
     for _ in range(20_000):
@@ -127,10 +128,10 @@ def test_cancelled_deadlines_are_swept_long_before_their_time() -> None:
     assert all(deadline.call is not None for deadline in kept)
 
 
-def test_one_thread_serves_all() -> None:
+def test_one_thread_serves_all_deadlines() -> None:
     before = threading.active_count()
     deadlines = Deadlines()
-    assert threading.active_count() == before, "none before the first deadline"
+    assert threading.active_count() == before, "no thread before the first deadline"
     for _ in range(100):
         deadlines.after(3_600, lambda: None)
     assert threading.active_count() == before + 1
@@ -152,7 +153,7 @@ def test_deadlines_from_many_threads_are_all_called_and_counted() -> None:
 
 
 @pytest.mark.parametrize("_round", range(6))
-def test_deadlines_cancelled_by_many_threads_at_once_are_counted_once(_round: int) -> None:
+def test_deadlines_canceled_by_many_threads_at_once_are_counted_once(_round: int) -> None:
     deadlines = Deadlines()
 
     def work() -> None:
@@ -160,11 +161,11 @@ def test_deadlines_cancelled_by_many_threads_at_once_are_counted_once(_round: in
             deadlines.after(3_600, lambda: None).cancel()
 
     in_eight_threads(work, switch_s=1e-6)
-    assert len(deadlines._heap) - deadlines._cancelled == 0
+    assert len(deadlines._heap) - deadlines._canceled == 0
     assert len(deadlines) == 0
 
 
-def test_many_deadlines_at_once_give_way_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_calls_at_once_yield_between_time_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(time_slice, "time", SimpleNamespace(perf_counter=time.perf_counter, sleep=pauses.append))
     deadlines, called = Deadlines(), []
@@ -178,4 +179,4 @@ def test_many_deadlines_at_once_give_way_to_others(monkeypatch: pytest.MonkeyPat
     for _ in range(50):
         deadlines.after(0.05, work)
     wait_for(lambda: len(called) == 50)
-    assert len(pauses) >= 10, "50 calls of 2 ms are some 16 turns of 5 ms"
+    assert len(pauses) >= 10, "50 calls of 2 ms take about 16 time slices of 5 ms"

@@ -1,4 +1,4 @@
-"""The pool does each piece of work in a greenlet of its own, and uses its greenlets again: in a real gevent hub."""
+"""Greenlet pools, in a real gevent hub: each task has a greenlet for itself, and greenlets are reused."""
 
 import weakref
 
@@ -10,18 +10,18 @@ from greenlet import getcurrent, greenlet
 from socket_server.runtime.greenlet_pool import BoundedGreenletPool, GreenletPool
 
 
-def done(pool: GreenletPool, times: int) -> list[greenlet]:
-    """Have so many pieces of work done at once; return the greenlets that did them."""
+def run(pool: GreenletPool, times: int) -> list[greenlet]:
+    """Run this many tasks at once. Return the greenlets that ran them."""
     members: list[greenlet] = []
     for _ in range(times):
         pool.start(lambda: members.append(getcurrent()))
-    assert members == []  # not before the caller gives way
+    assert members == [], "no task runs before the caller yields"
     gevent.sleep(0)
     assert len(members) == times
     return members
 
 
-def test_work_is_done_in_the_order_in_which_it_came_with_its_arguments() -> None:
+def test_tasks_are_started_in_order_with_their_arguments() -> None:
     pool, seen = GreenletPool(), list[int]()
     for number in range(5):
         pool.start(seen.append, number)
@@ -29,17 +29,17 @@ def test_work_is_done_in_the_order_in_which_it_came_with_its_arguments() -> None
     assert seen == [0, 1, 2, 3, 4]
 
 
-def test_a_greenlet_that_is_done_takes_up_the_next_work() -> None:
+def test_an_idle_greenlet_runs_the_next_task() -> None:
     pool = GreenletPool()
-    assert done(pool, 1) == done(pool, 1)
+    assert run(pool, 1) == run(pool, 1)
 
 
-def test_work_that_waits_holds_up_no_other() -> None:
+def test_a_blocked_task_delays_no_other() -> None:
     pool, go, ended = GreenletPool(), Event(), list[str]()
 
     def wait() -> None:
         go.wait()
-        ended.append("the one that waits")
+        ended.append("the blocked one")
 
     pool.start(wait)
     pool.start(ended.append, "another")
@@ -47,18 +47,18 @@ def test_work_that_waits_holds_up_no_other() -> None:
     assert ended == ["another"]
     go.set()
     gevent.sleep(0)
-    assert ended == ["another", "the one that waits"]
+    assert ended == ["another", "the blocked one"]
 
 
-def test_no_more_greenlets_stay_than_were_asked_for() -> None:
-    pool = GreenletPool(kept=3)
-    first = done(pool, 10)
+def test_at_most_max_idle_greenlets_are_kept() -> None:
+    pool = GreenletPool(max_idle=3)
+    first = run(pool, 10)
     assert sum(not each.dead for each in first) == 3
-    second = done(pool, 10)
+    second = run(pool, 10)
     assert len(set(first) & set(second)) == 3
 
 
-def test_an_error_ends_its_own_work_only_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_is_logged_and_ends_its_own_task_only(caplog: pytest.LogCaptureFixture) -> None:
     pool, seen = GreenletPool(), list[str]()
 
     def fail() -> None:
@@ -72,7 +72,7 @@ def test_an_error_ends_its_own_work_only_and_is_logged(caplog: pytest.LogCapture
     assert caplog.text.count("RuntimeError: oh no") == 3
 
 
-def test_what_was_worked_on_is_let_go_before_the_next_work_comes() -> None:
+def test_an_idle_greenlet_keeps_no_reference_to_its_last_task() -> None:
     class Thing:
         def work(self, _: object) -> None:
             pass
@@ -85,17 +85,29 @@ def test_what_was_worked_on_is_let_go_before_the_next_work_comes() -> None:
     assert [each() for each in gone] == [None, None]
 
 
-def test_places_are_taken_until_their_work_is_done_whichever_way_it_ends() -> None:
-    places, go = BoundedGreenletPool(2, GreenletPool()), Event()
+def test_a_bounded_pool_is_full_until_a_task_ends_or_fails() -> None:
+    pool, go = BoundedGreenletPool(2, GreenletPool()), Event()
 
     def fail() -> None:
         go.wait()
         raise RuntimeError("oh no")
 
-    places.spawn(go.wait)
-    assert not places.full()
-    places.spawn(fail)
-    assert places.full()
+    pool.spawn(go.wait)
+    assert not pool.full()
+    pool.spawn(fail)
+    assert pool.full()
     go.set()
     gevent.sleep(0)
-    assert places.free_count() == 2
+    assert pool.free_count() == 2
+
+
+def test_a_full_bounded_pool_blocks_until_a_task_ends() -> None:
+    pool, go, started = BoundedGreenletPool(1, GreenletPool()), Event(), list[str]()
+    pool.spawn(go.wait)
+    blocked = gevent.spawn(pool.spawn, started.append, "the second")
+    gevent.sleep(0.01)
+    assert started == []
+    go.set()
+    blocked.get(timeout=5)
+    gevent.sleep(0)
+    assert started == ["the second"]

@@ -1,4 +1,4 @@
-"""Frames to many sockets in one system call, over real sockets and the kernel's io_uring."""
+"""Write frames to many sockets in one system call, with real sockets and the kernel's io_uring."""
 
 import errno
 import random
@@ -20,14 +20,14 @@ def ring() -> Iterator[Ring]:
     try:
         made = Ring()
     except OSError as error:
-        pytest.skip(f"no io_uring here: {error}")
+        pytest.skip(f"io_uring is not available: {error}")
     yield made
     made.close()
 
 
 @pytest.fixture
 def pairs() -> Iterator[Pairs]:
-    """As many connected sockets as one call takes: ours and the client's."""
+    """Connected socket pairs, as many as one call takes: the server's end and the client's."""
     made = [socket.socketpair() for _ in range(SIZE)]
     yield made
     for ours, theirs in made:
@@ -44,34 +44,32 @@ def test_every_socket_gets_the_frame(ring: Ring, pairs: Pairs) -> None:
     assert {theirs.recv(100) for _, theirs in pairs} == {b"a frame"}
 
 
-def test_every_socket_gets_the_frame_that_is_its_own(ring: Ring, pairs: Pairs) -> None:
+def test_every_socket_gets_its_own_frame(ring: Ring, pairs: Pairs) -> None:
     frames = [b"%d," % at * (at + 1) for at in range(SIZE)]
     assert ring.send(frames, numbers(pairs)) == {}
     assert [theirs.recv(10_000) for _, theirs in pairs] == frames
 
 
-def test_none_and_one_are_served_too(ring: Ring, pairs: Pairs) -> None:
+def test_no_socket_and_one_socket_are_served(ring: Ring, pairs: Pairs) -> None:
     assert ring.send([], []) == {}
     assert ring.send([b"a frame"], numbers(pairs[:1])) == {}
     assert pairs[0][1].recv(100) == b"a frame"
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["one for all", "each its own"])
-def test_frames_arrive_in_order_however_often_the_queues_go_round(ring: Ring, pairs: Pairs, own: bool) -> None:
+@pytest.mark.parametrize("own", [False, True], ids=["one frame", "different frames"])
+def test_frames_arrive_in_order_when_the_queues_wrap_around(ring: Ring, pairs: Pairs, own: bool) -> None:
     chance = random.Random(1)
     expected = [b""] * SIZE
     for round_ in range(100):
         chosen = chance.sample(range(SIZE), chance.randint(1, SIZE))
-        frames = (
-            [b"<%d>" % round_] * len(chosen) if own == "the same" else [b"<%d: %d>" % (round_, each) for each in chosen]
-        )
+        frames = [b"<%d>" % round_] * len(chosen) if not own else [b"<%d: %d>" % (round_, each) for each in chosen]
         assert ring.send(frames, [pairs[each][0].fileno() for each in chosen]) == {}
         for each, frame in zip(chosen, frames, strict=True):
             expected[each] += frame
     assert [theirs.recv(10_000) for _, theirs in pairs] == expected
 
 
-def test_a_full_socket_is_reported_at_once_and_the_others_get_theirs(ring: Ring, pairs: Pairs) -> None:
+def test_a_full_socket_is_reported_and_delays_no_other(ring: Ring, pairs: Pairs) -> None:
     full = pairs[3][0]
     full.setblocking(False)
     with suppress(BlockingIOError):
@@ -81,8 +79,8 @@ def test_a_full_socket_is_reported_at_once_and_the_others_get_theirs(ring: Ring,
     assert all(theirs.recv(100) == b"a frame" for at, (_, theirs) in enumerate(pairs) if at != 3)
 
 
-def test_who_takes_a_part_of_its_own_frame_is_reported_with_how_much(ring: Ring, pairs: Pairs) -> None:
-    small, large, gone = b"a small one", bytes(range(256)) * 16_000, b"nobody's"
+def test_a_partial_write_is_reported_with_its_size(ring: Ring, pairs: Pairs) -> None:
+    small, large, gone = b"a small one", bytes(range(256)) * 16_000, b"for a closed socket"
     pairs[2][1].close()
     taken = ring.send([small, large, gone, small], numbers(pairs[:4]))
     assert set(taken) == {1, 2}
@@ -95,7 +93,7 @@ def test_who_takes_a_part_of_its_own_frame_is_reported_with_how_much(ring: Ring,
     assert received == large[: taken[1]]
 
 
-def test_a_blocking_socket_does_not_block_it_either(ring: Ring, pairs: Pairs) -> None:
+def test_a_blocking_socket_does_not_block_the_call(ring: Ring, pairs: Pairs) -> None:
     frame = b"x" * 4_000_000
     taken = ring.send([frame] * 2, numbers(pairs[:2]))
     assert set(taken) == {0, 1}
@@ -119,7 +117,7 @@ def test_ended_and_closed_sockets_are_reported_with_their_errors(ring: Ring, pai
     assert all(theirs.recv(100) == b"a frame" for _, theirs in pairs[1:-1])
 
 
-def test_where_the_kernel_refuses_a_ring_it_is_an_oserror_and_nothing_stays_open(ring: Ring) -> None:
+def test_a_refused_ring_is_an_oserror_and_leaves_nothing_open(ring: Ring) -> None:
     program = """
 import os, resource
 from socket_server.runtime.ring import Ring
@@ -128,7 +126,7 @@ def opened():
     return len(os.listdir("/proc/self/fd"))
 
 before = opened()
-for room in range(5):  # it needs three file descriptors, and two to try it
+for room in range(5):  # a ring needs three descriptors, and two for its trial
     resource.setrlimit(resource.RLIMIT_NOFILE, (before - 1 + room, 4096))
     try:
         Ring()
