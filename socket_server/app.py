@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask
 
 from socket_server import config, log
-from socket_server.api import broadcast, connections, cors, errors, monitoring, user_paths
+from socket_server.api import broadcast, connections, cors, errors, literal_paths, monitoring, user_paths
 from socket_server.api import metrics as metrics_api
 from socket_server.api import notifications as notifications_api
 from socket_server.api.authorization import Authorization
@@ -131,6 +131,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.register_blueprint(metrics_api.blueprint(collection, authorization, needs_key=settings.metrics == "key"))
     errors.register(app)
     cors.register(app, origins)
+    literal_paths.register(app)
     app.register_blueprint(monitoring.blueprint(sessions, registry, health, lambda: gate.draining, authorization))
     user_paths.prepare(app)
     app.register_blueprint(notifications_api.blueprint(inbox, authorization))

@@ -1,5 +1,6 @@
 """How gunicorn serves the app: its settings computed from ours, and the checks before it starts."""
 
+import math
 import os
 import resource
 import sys
@@ -13,20 +14,21 @@ from socket_server import config, log
 from socket_server.config import Settings
 from socket_server.config.environment import NEEDS_REDIS
 from socket_server.errors import ConfigError
-from socket_server.metrics.shared import SharedMetrics
-from socket_server.workers import graceful_listener, load
-from socket_server.workers.reload import announce_new_master, announce_reload
+from socket_server.workers import binding, master, options
 
 if TYPE_CHECKING:
     from flask import Flask
 
 _log = log.logger("Server")
 
-# Beside a descriptor a connection, the process needs some for HTTP connections (those that wait are bounded, see
-# transport/worker.py, but may be that many again before the next look), its listeners, its log and its libraries.
+# File descriptors of a worker beside one for each connection: for HTTP connections that wait (at most 1,000), upgrades in
+# progress, the reserve for back ends (runtime/descriptors.py), the listeners, logs and libraries.
 SPARE_DESCRIPTORS = 4_096
-# Greenlets for API calls and polls, on top of one for each connection that may need one.
+# Greenlets of a worker beside one for each connection (a poll needs one): for API calls and waiting HTTP connections.
 SPARE_GREENLETS = 1_000
+
+# Seconds that gunicorn waits for a worker beyond DRAIN_SECONDS before it kills it.
+SPARE_DRAIN_S = 5
 
 WORKER = "socket_server.workers.worker.Worker"
 
@@ -43,7 +45,7 @@ def gunicorn_settings() -> dict[str, Any]:
         "worker_class": WORKER,
         "workers": settings.workers,
         "worker_connections": settings.max_connections + SPARE_GREENLETS,
-        "graceful_timeout": int(settings.drain_s) + 5,
+        "graceful_timeout": math.ceil(settings.drain_s) + SPARE_DRAIN_S,
         "timeout": 30,
         "keepalive": 75,
         "certfile": settings.ssl_cert or None,
@@ -54,27 +56,11 @@ def gunicorn_settings() -> dict[str, Any]:
         ),
         "on_starting": on_starting(settings),
         "nworkers_changed": keep_workers(settings),
-        "on_reload": announce_reload,
-        "pre_fork": pre_fork,
-        "pre_exec": announce_new_master,
-        "child_exit": child_exit,
+        "on_reload": master.on_reload,
+        "pre_fork": master.pre_fork,
+        "pre_exec": master.pre_exec,
+        "child_exit": master.child_exit,
     }
-
-
-# Made once in the master, and kept when a reload reads the settings anew.
-_shared_metrics = SharedMetrics()
-
-
-def pre_fork(arbiter: Any, worker: Any) -> None:
-    """gunicorn's hook in the master before it forks a worker."""
-    worker.shared_metrics = _shared_metrics
-    graceful_listener.lend(arbiter, worker)
-
-
-def child_exit(arbiter: Any, worker: Any) -> None:
-    """gunicorn's hook in the master after a worker has ended, for any reason."""
-    _shared_metrics.retire(worker.age)
-    load.forget(arbiter, worker)
 
 
 def stop(message: str) -> NoReturn:
@@ -84,30 +70,39 @@ def stop(message: str) -> NoReturn:
 
 
 def on_starting(settings: Settings) -> Callable[[Any], None]:
-    """Return gunicorn's hook that runs in the master before anything else: the last chance to refuse."""
+    """Return gunicorn's hook that runs once in the master, before it listens: the last chance to refuse the start."""
 
     def check(arbiter: Any) -> None:
-        problems = problems_with(arbiter.cfg, settings)
+        problems = problems_with(arbiter.cfg, settings) or binding.problems_with(arbiter.cfg, settings.host, settings.port)
         if problems:
             stop(str(ConfigError(problems)))
+        if "FORWARDED_ALLOW_IPS" in os.environ:  # some platforms set it for every Python app
+            _log.warning("FORWARDED_ALLOW_IPS has no effect: TRUSTED_PROXIES says whose X-Forwarded-For is believed")
         warning = raise_descriptor_limit(settings.max_connections + SPARE_DESCRIPTORS)
         if warning:
             _log.warning(warning)
+        master.start(arbiter)
 
     return check
 
 
 def problems_with(cfg: Any, settings: Settings) -> list[str]:
-    """Return what is wrong with gunicorn's final settings, command line included, and how to mend it."""
-    problems = []
+    """Return what is wrong with gunicorn's final settings, command line included, and the remedies."""
+    problems = options.problems_with(cfg)
+    alone = why_alone(settings)
     if cfg.workers < 1:
         problems.append("gunicorn was told to start no worker: leave out -w/--workers, or give 1 or more")
-    if cfg.workers > 1 and (reason := why_alone(settings)):
-        problems.append(f"gunicorn was told to start {cfg.workers} workers (-w/--workers, WEB_CONCURRENCY): {reason}")
+    if cfg.workers > 1 and alone:
+        problems.append(f"gunicorn was told to start {cfg.workers} workers (-w/--workers, WEB_CONCURRENCY): {alone}")
     if cfg.worker_class_str != WORKER:
         problems.append(f"gunicorn was told to use the worker {cfg.worker_class_str}: leave out -k/--worker-class")
     if cfg.preload_app:
         problems.append("gunicorn was told to preload the app, before gevent is set up in the worker: leave out --preload")
+    if cfg.graceful_timeout < settings.drain_s + SPARE_DRAIN_S:
+        problems.append(
+            f"gunicorn was told to kill workers after {cfg.graceful_timeout} s (--graceful-timeout), before they have "
+            f"drained: leave it out, or give DRAIN_SECONDS ({settings.drain_s:g}) and {SPARE_DRAIN_S} or more"
+        )
     return problems
 
 

@@ -61,7 +61,9 @@ class Endpoint:
         self._large = YieldingLock()
         self._handlers: dict[str, Callable[[bytes, Mapping[str, Any]], object]] = {
             "/broadcast": self._one,
+            "/broadcast/": self._one,  # as users of the Node.js server write it
             "/broadcast/batch": self._batch,
+            "/broadcast/batch/": self._batch,
         }
 
     def routes(self) -> dict[tuple[str, str], Callable[..., list[bytes]]]:
@@ -125,7 +127,9 @@ class Endpoint:
     def _serve_directly(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         started_at = time.perf_counter()
         status, headers, body = self.respond(environ)
-        self._metrics.count_request(environ["PATH_INFO"], "POST", int(status[:3]), time.perf_counter() - started_at)
+        self._metrics.count_request(
+            environ["PATH_INFO"].rstrip("/"), "POST", int(status[:3]), time.perf_counter() - started_at
+        )
         start_response(status, headers + self._origins.headers(environ))
         return [body]
 
@@ -141,7 +145,9 @@ def blueprint(endpoint: Endpoint) -> Blueprint:
     bp = Blueprint("broadcast", __name__)
 
     @bp.post("/broadcast")
+    @bp.post("/broadcast/", strict_slashes=True)
     @bp.post("/broadcast/batch")
+    @bp.post("/broadcast/batch/", strict_slashes=True)
     def broadcast() -> Response:
         """Store and deliver one notification, or a batch. 200: stored.
 

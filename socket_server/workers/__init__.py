@@ -1,1 +1,1 @@
-"""The life of a gunicorn worker: start, serve, reload, drain. Several workers worker_load one port."""
+"""The life of a gunicorn worker: start, serve, reload, drain. Several workers may share one port."""

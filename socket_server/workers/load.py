@@ -1,69 +1,73 @@
-"""How many connections each worker on this port holds, in memory that they share, so that new ones go where fewest are.
+"""Load balancing: new connections go to the worker that holds the fewest.
 
-Each connection wakes all workers, and whoever accepts it first has it: nearly always the same one.
+The kernel wakes all workers for each new connection, and the first to accept it keeps it; that is nearly always the same
+one. So an overloaded worker delays its accept() to let another worker take the connection. The workers compare their
+numbers of connections in memory that they share.
 """
 
 import mmap
 import time
 from collections.abc import Iterable
-from typing import Any
 
-_SLOTS = 1_024  # a worker's is its number in gunicorn's count; there are at most 256 at a time, and as many successors
-_slots = memoryview(mmap.mmap(-1, 8 * _SLOTS)).cast("Q")  # how many it holds, and 1; 0 where there is none
-_alive = memoryview(mmap.mmap(-1, 8 * _SLOTS)).cast("d")  # when it last said so; all processes have this clock
+_SLOTS = 1_024  # a worker's slot is its number in gunicorn's count; at most 256 run at once, and as many successors
 
-# So many more than another may a worker hold before it lets others go first.
-_UNEVEN = 8
-_UNEVEN_PART = 0.1
+# A worker is overloaded if it holds this many connections more than another, plus this part of the other's number.
+_TOLERANCE = 8
+_TOLERANCE_PART = 0.1
 
-# For so long a worker that holds too many leaves a new connection to the others. What they have left then, it takes.
-CROWDED_S = 0.003
+ACCEPT_DELAY_S = 0.003  # how long an overloaded worker waits; a connection that nobody took in this time, it takes
+STALLED_AFTER_S = 1.0  # a worker that has not reported for this long does not count: it takes no connections
 
-# A worker that has said nothing for so long stands still: it takes nothing, however few it holds.
-STILL_S = 1.0
+# How long a worker that is about to end waits before it looks again whether others are there to accept.
+ENDING_DELAY_S = 0.05
 
-# A worker that is about to go would only turn it away: it looks again after so long whether there are others.
-LEAVING_S = 0.05
+
+class LoadTable:
+    """The number of connections of every worker. Make it before the workers are forked: they share its memory."""
+
+    def __init__(self) -> None:
+        self.held = memoryview(mmap.mmap(-1, 8 * _SLOTS)).cast("Q")  # connections + 1; 0: no such worker
+        self.reported_at = memoryview(mmap.mmap(-1, 8 * _SLOTS)).cast("d")  # the monotonic clock is the same everywhere
+
+    def of_worker(self, number: int) -> "WorkerLoad":
+        """Return the entry of a worker. number: gunicorn's `worker.age`."""
+        return WorkerLoad(self, number % _SLOTS)
 
 
 class WorkerLoad:
-    """What one worker holds."""
+    """The load of one worker beside the others."""
 
-    def __init__(self, number: int) -> None:
-        self._slot = number % _SLOTS
+    def __init__(self, table: LoadTable, slot: int) -> None:
+        self._table = table
+        self._slot = slot
         self._ended = False
 
     def beat(self) -> None:
-        """Tell the others that this worker is alive; to be called several times in STILL_S."""
-        _alive[self._slot] = time.monotonic()
+        """Report that this worker is running. To be called several times in STALLED_AFTER_S."""
+        self._table.reported_at[self._slot] = time.monotonic()
 
-    def accept_delay_s(self, held: int, waited: bool = False) -> float:
-        """Tell the others how many connections this worker holds; return how long it leaves a new one to them.
+    def accept_delay_s(self, held: int, delayed: bool = False) -> float:
+        """Report this worker's number of connections; return how long it should delay the next accept(), in seconds.
 
-        waited: it has left it to them once.
+        delayed: it has delayed once for this connection already.
         """
         if self._ended:
-            return LEAVING_S if any(_slots) else 0.0
-        _slots[self._slot] = held + 1
+            return ENDING_DELAY_S if any(self._table.held) else 0.0
+        self._table.held[self._slot] = held + 1
         self.beat()
-        if waited or not _crowded(held, _slots.tolist()):
+        if delayed or not _overloaded(held, self._table.held.tolist()):
             return 0.0
-        since = time.monotonic() - STILL_S
-        moving = [told for told, alive in zip(_slots, _alive, strict=True) if alive > since]
-        return CROWDED_S if _crowded(held, moving) else 0.0
+        since = time.monotonic() - STALLED_AFTER_S
+        running = [count for count, at in zip(self._table.held, self._table.reported_at, strict=True) if at > since]
+        return ACCEPT_DELAY_S if _overloaded(held, running) else 0.0
 
     def end(self) -> None:
-        """This worker is about to go."""
+        """Report that this worker is about to end, or has ended."""
         self._ended = True
-        _slots[self._slot] = 0
+        self._table.held[self._slot] = 0
 
 
-def _crowded(held: int, told: Iterable[int]) -> bool:
-    """Whether a worker that holds so many holds clearly more than one of these (as they stand in _slots)."""
-    fewest = min(filter(None, told)) - 1
-    return held > fewest + _UNEVEN + fewest * _UNEVEN_PART
-
-
-def forget(_: Any, worker: Any) -> None:
-    """gunicorn's hook in the master when a worker has ended, however it did."""
-    WorkerLoad(worker.age).end()
+def _overloaded(held: int, reported: Iterable[int]) -> bool:
+    """Return whether `held` connections are clearly more than the fewest of these, given as in LoadTable.held."""
+    fewest = min(filter(None, reported)) - 1
+    return held > fewest + _TOLERANCE + fewest * _TOLERANCE_PART

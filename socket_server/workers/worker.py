@@ -1,8 +1,7 @@
-"""The gunicorn worker: gevent's WSGI server with gevent-websocket's handler, which hands WebSockets over to the engine and
-stops gracefully.
+"""The gunicorn worker: gevent-websocket's, with an HTTP server of our own, and a graceful shutdown.
 
-gunicorn's master imports this module before gevent patches the standard library in the worker, so it imports nothing that
-opens sockets of its own (requests, the upstream servers).
+gunicorn's master imports this module before gevent patches the standard library in the worker. So nothing that opens
+sockets of its own may be imported here (requests, the upstream servers).
 """
 
 import gc
@@ -13,44 +12,43 @@ from typing import Any
 import gevent
 from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
 from gunicorn.errors import AppImportError
-from gunicorn.http.wsgi import base_environ
 from gunicorn.sock import ssl_context
-from gunicorn.workers.ggevent import VERSION
 
 from socket_server import log
 from socket_server.errors import ConfigError, SocketServerError
-from socket_server.metrics.shared import SharedMetrics
+from socket_server.runtime.descriptors import DescriptorBudget
 from socket_server.runtime.greenlet_pool import BoundedGreenletPool
-from socket_server.transport.http import handover
-from socket_server.transport.http.connection import Handler
-from socket_server.workers import graceful_listener
-from socket_server.workers.http_server import FINISH_S, HttpServer
-from socket_server.workers.load import WorkerLoad
-from socket_server.workers.reload import Reload
+from socket_server.transport.http.context import HEAD_S, HttpContext
+from socket_server.transport.http.handover.listener import HandoverListener
+from socket_server.transport.http.handover.sender import HandoverSender
+from socket_server.transport.http.open_connections import OpenConnections
+from socket_server.transport.http.proxy_protocol import ProxyProtocol
+from socket_server.workers import access_log, environ
+from socket_server.workers.http_server import HttpServer
+from socket_server.workers.master import SharedState
+from socket_server.workers.shutdown import Shutdown
 
 _log = log.logger("Server")
 
-# Over how long connections move to a worker that has taken over.
-SUCCESSION_S = 1.0
+# How long a worker continues while its successor loads, beyond DRAIN_SECONDS; gunicorn kills it after 5 s beyond these.
+_LOADING_S = 2.5
 
-# How long a worker goes on as ever while its successor loads, beyond DRAIN_SECONDS; gunicorn waits 5 s more than those.
-LOADING_S = 2.5
-
-# How often a worker looks whether it must stop, and measures how late the event loop runs a timer.
+# How often a worker tells the master that it runs, looks whether it must stop, and measures how late a timer runs.
 _PULSE_S = 0.1
 
-# How often it is looked whether something is stored that has not gone out; less often while the inbox is down.
-_CATCH_UP_EVERY_S = 0.25
-_CATCH_UP_AGAIN_S = 1.0
+# How often the inbox is asked for notifications that were stored and not delivered, and how often after an error.
+_CATCH_UP_S = 0.25
+_CATCH_UP_RETRY_S = 1.0
 
 
 class Worker(GeventWebSocketWorker):
-    """gunicorn's gevent worker with our handler, and a stop that drains."""
+    """gunicorn's gevent worker. Its life: load the app, serve, continue while a successor loads, drain, end."""
 
-    wsgi_handler = Handler
-    lent = False  # its listening sockets outlive the server (graceful_listener.lend)
-    shared_metrics: SharedMetrics  # set in the master, before it forks
-    _hurry = False  # stop without taking DRAIN_SECONDS
+    wsgi_handler = None  # HttpServer makes its own connections
+    # Set in the master by the hook pre_fork (master.py).
+    shared_state: SharedState
+    inherited_listeners = False
+    hurry = False  # stop without taking DRAIN_SECONDS
 
     def load_wsgi(self) -> None:
         try:
@@ -59,135 +57,100 @@ class Worker(GeventWebSocketWorker):
             raise AppImportError(str(error)) from None
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        # SIGINT (Ctrl-C) and SIGQUIT: say goodbye to everyone at once.
-        self._hurry = True
+        """SIGINT (Ctrl-C) and SIGQUIT: close all connections at once."""
+        self.hurry = True
         self.alive = False
 
     def run(self) -> None:
-        reload = Reload()
-        self._worker_load = WorkerLoad(self.age)
-        # What is here now stays: the collector need not look at it again. Connections leave no cycles behind, and a
-        # collection that walks tens of thousands of them stalls everybody.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(20_000, 50, 100)
-        gevent.config.track_greenlet_tree = False  # or each new greenlet would note who started it, and from which lines
+        _tune_runtime()
+        services = self.wsgi.extensions["socket_server"]
         engineio_server = self.wsgi.extensions["socketio"].server.eio
-        servers = [self._start(listener) for listener in self.sockets]
-        self._open_door(engineio_server, servers[0])
-        reload.serve()
-        if self.wsgi.extensions["socket_server"].feed is None:  # which reads all that is stored
+        successors = self.shared_state.reloads.of_new_worker()
+        load = self.shared_state.load.of_worker(self.age)
+        # SIGTTIN may start more workers at any time, if the settings allow more than one.
+        several = bool(services.settings.redis_url)
+
+        pool = BoundedGreenletPool(self.worker_connections, engineio_server.greenlet_pool)
+        connections = OpenConnections(DescriptorBudget.of_this_process(), pool.size, pool.free_count)
+        context = self._context(connections)
+        gevent.spawn(connections.watch)
+        servers = []
+        for listener in self.sockets:
+            listener.setblocking(1)
+            base = environ.of_listener(self.cfg, listener.getsockname(), several)
+            servers.append(HttpServer(listener, pool, context, base, load if several else None))
+            servers[-1].start()
+        self._start_handovers(engineio_server, servers[0])
+        successors.announce_serving()
+        if services.feed is None:  # a feed reads everything that is stored
             gevent.spawn(self._catch_up)
-        collection = self.wsgi.extensions["socket_server"].metrics
-        collection.attach(self.shared_metrics, self.age)
-        beat = 0.0
+
+        services.metrics.attach(self.shared_state.metrics, self.age)
         succeeded = False
         while self.alive:
-            if time.monotonic() - beat >= 1.0:
-                self.notify()
-                beat = time.monotonic()
-            self._worker_load.beat()
-            collection.publish_if_due()
+            self.notify()
+            load.beat()
+            services.metrics.publish_if_due()
             slept_at = time.monotonic()
             gevent.sleep(_PULSE_S)
-            collection.metrics.event_loop_lag_seconds.observe(max(0.0, time.monotonic() - slept_at - _PULSE_S))
-            succeeded = reload.begun()
+            services.metrics.metrics.event_loop_lag_seconds.observe(max(0.0, time.monotonic() - slept_at - _PULSE_S))
+            succeeded = successors.exist()
         if succeeded:
-            self._wait_while_loading(reload)
+            # Until the successor has loaded, a connection that nobody accepts would wait for it.
+            ends = time.monotonic() + services.settings.drain_s + _LOADING_S
+            while successors.loading() and time.monotonic() < ends and not self.hurry:
+                self.notify()
+                gevent.sleep(0.05)
             for server in servers:
-                server.leave_accepting()
-        self._worker_load.end()
-        self._stop(servers, engineio_server, succeeded)
+                server.retire()
+        load.end()
+        Shutdown(self, servers, connections, succeeded).run()
 
-    def _wait_while_loading(self, reload: Reload) -> None:
-        """Go on as ever until the successor has loaded: whoever came meanwhile would stand at a closed door for so long."""
-        ends = time.monotonic() + self.wsgi.extensions["socket_server"].settings.drain_s + LOADING_S
-        while reload.loading() and time.monotonic() < ends and not self._hurry:
-            self.notify()
-            gevent.sleep(0.05)
+    def _context(self, connections: OpenConnections) -> HttpContext:
+        services = self.wsgi.extensions["socket_server"]
+        cfg = self.cfg
+        return HttpContext(
+            application=self.wsgi,
+            engineio_server=self.wsgi.extensions["socketio"].server.eio,
+            judge_head=services.judge_head,
+            cors_headers=services.gate.origins.headers,
+            connections=connections,
+            handovers=HandoverSender(),
+            tls=ssl_context(cfg) if cfg.is_ssl else None,
+            proxy_protocol=(
+                None if cfg.proxy_protocol == "off" else ProxyProtocol.of_gunicorn(cfg.proxy_protocol, cfg.proxy_allow_ips)
+            ),
+            log_access=access_log.writer(cfg, self.log),
+            head_timeout_s=min(HEAD_S, services.settings.auth_timeout_s),
+            idle_timeout_s=cfg.keepalive,
+        )
+
+    def _start_handovers(self, engineio_server: Any, server: HttpServer) -> None:
+        """Receive connections whose sessions are here: from the other workers, and after a reload from the new ones."""
+        if sys.platform != "linux":
+            return  # serve.py allows no other workers then
+        try:
+            HandoverListener(engineio_server.tag, server, engineio_server.limits.max_message_bytes).start()
+        except OSError as error:
+            _log.error("other workers cannot hand over the requests of this worker's sessions (%s)", error)
 
     def _catch_up(self) -> None:
-        """Deliver what another process stores (the worker before a reload, or the one after it), and what was stored though
-        the inbox could not say so."""
+        """Deliver what another process has stored (the worker before or after a reload), and what was stored although the
+        inbox could not confirm it."""
         broadcaster = self.wsgi.extensions["socket_server"].broadcaster
         while self.alive:
-            wait_s = _CATCH_UP_EVERY_S
+            wait_s = _CATCH_UP_S
             try:
                 broadcaster.catch_up()
             except SocketServerError:
-                wait_s = _CATCH_UP_AGAIN_S  # /health says it
+                wait_s = _CATCH_UP_RETRY_S  # /health reports the error
             gevent.sleep(wait_s)
 
-    def _start(self, listener: Any) -> HttpServer:
-        listener.setblocking(1)
-        # Where there may be more workers than one, SIGTTIN may make them so at any time.
-        several = bool(self.wsgi.extensions["socket_server"].settings.redis_url)
-        environ = base_environ(self.cfg)
-        # SERVER_NAME is set here, or gevent would look up the host's name in the DNS while it starts.
-        environ |= {
-            "wsgi.multiprocess": several,  # gevent then accepts one connection at a time
-            "wsgi.multithread": True,
-            "SERVER_SOFTWARE": VERSION,
-            "SERVER_NAME": "localhost",
-        }
-        server = HttpServer(
-            listener,
-            app=self.wsgi,
-            pool=BoundedGreenletPool(self.worker_connections, self.wsgi.extensions["socketio"].server.eio.greenlet_pool),
-            environ=environ,
-            tls=ssl_context(self.cfg) if self.cfg.is_ssl else None,
-            access=self.log if self.cfg.accesslog else None,
-            worker_load=self._worker_load if several else None,
-        )
-        server.start()
-        return server
 
-    def _open_door(self, engineio_server: Any, server: HttpServer) -> None:
-        """Take connections whose sessions are here from the other workers: those on the same port, and after a reload the
-        new ones."""
-        if sys.platform != "linux":
-            return  # serve.py sees to it that there are no others
-        try:
-            handover.HandoverListener(engineio_server.tag, server, engineio_server.limits.max_message_bytes).start()
-        except OSError as error:
-            _log.error("other workers cannot hand over the requests of this one's sessions (%s)", error)
-
-    def _stop(self, servers: list[HttpServer], engineio_server: Any, succeeded: bool) -> None:
-        """Let nobody new in, close transports evenly over DRAIN_SECONDS, and let requests in flight finish.
-
-        Unless there is a successor, the listening sockets are served meanwhile: /health answers 503 "draining".
-        """
-        services = self.wsgi.extensions["socket_server"]
-        drain_s = 0.0 if self._hurry else services.settings.drain_s
-        if succeeded:
-            # Broadcasts go to the successor from now on: clients had better be there soon.
-            drain_s = min(drain_s, SUCCESSION_S)
-        engineio_server.gate.draining = True
-        _log.info("draining: connections=%d seconds=%g", len(engineio_server.sockets), drain_s)
-        services.broadcaster.wind_down()  # what is answered and not kept (`ttl` 0) is out before its connections end
-        ends = time.monotonic() + drain_s
-        drain = gevent.spawn(engineio_server.drain, drain_s)
-        while not drain.ready():
-            self.notify()
-            drain.join(0.5)
-            if self._hurry:  # a second, impatient signal
-                break
-        for server in servers:
-            if succeeded:
-                server.close()
-            else:
-                server.stop_listening(
-                    for_good=not (self._hurry or self.lent or graceful_listener.held_by(self.ppid, server.socket))
-                )
-        ends = max(ends, time.monotonic() + FINISH_S)
-        gevent.sleep(0)  # who was the last to come in begins
-        while any(server.expecting() for server in servers) and time.monotonic() < ends:
-            self.notify()
-            gevent.sleep(0.02)
-            if self._hurry:
-                ends = min(ends, time.monotonic() + FINISH_S)
-        for server in servers:
-            server.stop(timeout=0.1)
-        services.close()
-        services.metrics.publish()
-        _log.info("stopped")
+def _tune_runtime() -> None:
+    # The garbage collector need not look again at what exists now. Connections leave no cycles, and a collection that
+    # visits tens of thousands of them would stall all clients.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
+    gevent.config.track_greenlet_tree = False  # else each new greenlet records the stack of the one that started it

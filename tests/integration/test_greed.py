@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from socket_server.transport.engineio.frames import BINARY
-from socket_server.workers.http_server import MAX_WAITING
+from socket_server.transport.http.open_connections import MAX_WAITING
 from tests.integration.protocol import RawWebSocket, encode_frame
 from tests.servers import API_KEY, RunningServer, mint, running, wait_for
 from tests.workers import open_files, workers

@@ -9,6 +9,7 @@ import types
 from typing import Any
 
 import pytest
+from gunicorn.config import Config
 
 from socket_server import serve
 from socket_server.config import Settings
@@ -40,9 +41,12 @@ def env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def cfg(**changes: Any) -> Any:
-    """Return gunicorn's final settings, as far as they are looked at."""
-    good = {"workers": 1, "worker_class_str": serve.WORKER, "preload_app": False}
-    return types.SimpleNamespace(**{**good, **changes})
+    """Return gunicorn's final settings."""
+    made = Config()
+    good = {"bind": "127.0.0.1:0", "workers": 1, "worker_class": serve.WORKER, "graceful_timeout": 60}
+    for name, value in {**good, **changes}.items():
+        made.set(name, value)
+    return made
 
 
 def test_one_worker_of_ours_listens_where_the_settings_say(env: pytest.MonkeyPatch) -> None:
@@ -60,7 +64,7 @@ def test_one_worker_of_ours_listens_where_the_settings_say(env: pytest.MonkeyPat
 
 
 def problems_of(found: dict[str, Any]) -> list[str]:
-    return serve.problems_with(cfg(workers=found["workers"], worker_class_str=found["worker_class"]), ALONE)
+    return serve.problems_with(cfg(workers=found["workers"], worker_class=found["worker_class"]), ALONE)
 
 
 def test_an_ipv6_address_is_bracketed(env: pytest.MonkeyPatch) -> None:
@@ -90,7 +94,7 @@ def test_bad_settings_end_the_process_with_one_message(env: pytest.MonkeyPatch, 
     [
         ({"workers": 4}, "workers"),
         ({"workers": 0}, "workers"),
-        ({"worker_class_str": "sync"}, "sync"),
+        ({"worker_class": "sync"}, "sync"),
         ({"preload_app": True}, "--preload"),
     ],
 )
@@ -128,7 +132,7 @@ def test_where_workers_cannot_hand_clients_over_they_need_websockets_alone(monke
 
 def test_all_of_the_command_lines_problems_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     check = serve.on_starting(ALONE)
-    arbiter = types.SimpleNamespace(cfg=cfg(workers=2, worker_class_str="sync", preload_app=True))
+    arbiter = types.SimpleNamespace(cfg=cfg(workers=2, worker_class="sync", preload_app=True))
     with pytest.raises(SystemExit) as stopped:
         check(arbiter)
     assert stopped.value.code == 2
@@ -136,7 +140,9 @@ def test_all_of_the_command_lines_problems_are_told_at_once(capsys: pytest.Captu
 
 
 def test_good_settings_start() -> None:
-    serve.on_starting(ALONE)(types.SimpleNamespace(cfg=cfg()))
+    arbiter = types.SimpleNamespace(cfg=cfg())
+    serve.on_starting(ALONE)(arbiter)
+    assert arbiter.shared_state is not None
 
 
 def test_a_signal_does_not_make_more_workers_than_can_be_one_server() -> None:

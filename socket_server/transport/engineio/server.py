@@ -25,7 +25,7 @@ from socket_server.transport.engineio.heartbeat import Heartbeat
 from socket_server.transport.engineio.limits import Limits
 from socket_server.transport.engineio.polling import Departure, PollingQueue
 from socket_server.transport.engineio.websocket import WebSocket
-from socket_server.transport.http import handover
+from socket_server.transport.http.handover import worker_tag
 from socket_server.transport.socketio import packets
 from socket_server.transport.socketio.packets import Packet
 
@@ -58,7 +58,7 @@ class EngineIOServer(engineio.Server):
         )
         self.gate = gate
         self.limits = limits
-        self.tag = handover.new_tag()  # ends the ids of this worker's sessions
+        self.tag = worker_tag.new_tag()  # ends the ids of this worker's sessions
         self.heartbeat = Heartbeat(ping_interval_s, ping_timeout_s)
         self.greenlet_pool = GreenletPool()
         self.sockets: dict[str, EioSocket] = {}
@@ -147,7 +147,7 @@ class EngineIOServer(engineio.Server):
         if "sid=" not in environ["QUERY_STRING"] or not environ["PATH_INFO"].startswith(PATH):
             return None
         request = Request.of(environ)
-        tag = handover.tag_of(request.sid or "")
+        tag = worker_tag.tag_of(request.sid or "")
         if tag is None or tag == self.tag or self.gate.judge(request, environ, len(self.sockets)) is not None:
             return None
         return tag

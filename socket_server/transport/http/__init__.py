@@ -1,1 +1,1 @@
-"""One HTTP connection: its codec, its life, and its handover to another worker."""
+"""HTTP/1.1: parsing, one connection's life, and the handover of connections between workers."""

@@ -1,138 +1,135 @@
-"""The HTTP side of a client: one greenlet for each open HTTP connection, until it ends, becomes a WebSocket, or goes on in
-another worker."""
+"""One HTTP connection: a greenlet that serves its requests until it ends, becomes a WebSocket, or is handed over."""
 
 import _socket
-import base64
-import binascii
 import contextlib
-import hashlib
 import math
 import ssl
 import time
-from collections.abc import Mapping
-from email.utils import formatdate
 from typing import Any
 
-import gevent
 from gevent import socket
-from geventwebsocket.handler import WebSocketHandler
 
 from socket_server import log
+from socket_server.runtime.descriptors import CountedSocket
 from socket_server.runtime.time_slice import TimeSlice
-from socket_server.transport.engineio.gate import BAD_WEBSOCKET, BAD_WEBSOCKET_VERSION, PATH
+from socket_server.transport.engineio.gate import FULL, PATH
 from socket_server.transport.engineio.websocket import LINGER_BYTES, LINGER_S
-from socket_server.transport.http import handover
-from socket_server.transport.http.codec import HttpError, RefusedError, RequestReader, encode_response
+from socket_server.transport.http.context import HttpContext
+from socket_server.transport.http.errors import HttpError, RefusedError
+from socket_server.transport.http.handover.message import HandoverRequest
+from socket_server.transport.http.opening import read_proxy_header, start_tls
+from socket_server.transport.http.relay import Relay
+from socket_server.transport.http.request_reader import RequestReader
+from socket_server.transport.http.response import Headers, Response
+from socket_server.transport.http.websocket_handshake import encode_switching, judge_handshake
 
 _log = log.logger("Server")
 
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
-_SWITCHING = (
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
-)
-
 _RECV_BYTES = 16_384
 
-# A client may keep a connection open between requests for so long; a head, and then a body, must be in within this.
-IDLE_S = 75.0
-HEAD_S = 10.0
-BODY_S = 30.0  # with an API key
-STRANGERS_BODY_S = 10.0
+# Longest time for a body, and for the client to take a response.
+TRUSTED_BODY_S = 30.0  # of a request with an API key
+BODY_S = 10.0
 
-
-_ERROR = (
+_INTERNAL_ERROR: Response = (
     "500 Internal Server Error",
     [("Content-Type", "application/json")],
     b'{"error":"Internal Server Error","message":"the details are in the server\'s log"}',
 )
+_BAD_PROXY_HEADER = HttpError("400 Bad Request", "the PROXY header is malformed")
+_TIMEOUT = HttpError("408 Request Timeout", "the request was not complete in time")
 
 
-def accept_key(key: str) -> bytes | None:
-    """Return the Sec-WebSocket-Accept of a Sec-WebSocket-Key; None for a key that is none (RFC 6455 section 4.2)."""
-    try:
-        if len(base64.b64decode(key.strip(), validate=True)) != 16:
-            return None
-    except (binascii.Error, ValueError):
-        return None
-    return base64.b64encode(hashlib.sha1(key.strip().encode() + _GUID).digest())  # noqa: S324 - the RFC's choice
+class HttpConnection:
+    """One HTTP connection, over TCP, TLS or a Unix socket."""
 
-
-class _Clock:
-    """The Date header, made once a second."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._text = ""
-
-    def date(self) -> str:
-        now = int(time.time())
-        if now != self._second:
-            self._second, self._text = now, formatdate(now, usegmt=True)
-        return self._text
-
-
-_clock = _Clock()
-
-
-class Handler(WebSocketHandler):
-    """One HTTP connection: gevent-websocket's handler with its reading and parsing replaced.
-
-    That one reads a client's every byte through Python's e-mail parser, and has neither deadlines nor limits.
-    """
-
-    def __init__(self, sock: Any, address: Any, server: Any, rfile: Any = None) -> None:
-        self.socket = sock
-        self.client_address = address
-        self.server = server
-        self.deadline = time.monotonic() + HEAD_S  # the server's watch cuts the connection after it
-        self.waiting_since = time.monotonic()  # for a whole head; infinite while a request is served
-        self.served = False  # it has had an answer
-        self.busy = False  # a request has begun and is not yet answered
+    def __init__(self, sock: Any, address: Any, base_environ: dict[str, Any], context: HttpContext) -> None:
+        """sock: a gevent socket, which the connection closes. base_environ: what every request to this listener has."""
+        self._socket = sock
+        self._address = address
+        self._base_environ = base_environ
+        self._context = context
+        self._connections = context.connections
+        self._reader: RequestReader | None = None
+        self._time_slice = TimeSlice()
+        self._receiving = True  # it reads, and writes nothing meanwhile
         self._status = ""
-        self._headers: list[tuple[str, str]] = []
+        self._headers: Headers = []
+        # For OpenConnections.
+        self.opened_at = time.monotonic()
+        self.deadline = self.opened_at + context.head_timeout_s
+        self.busy = False
+        self.descriptor_moved = False
 
-    def handle(self, handed: handover.HandoverRequest | None = None) -> None:
-        """Serve requests until the connection ends, has become a WebSocket, or goes on in another worker.
-
-        handed: the first of them, where the connection has come from another worker.
-        """
-        self.server.came(self)
+    def handle(self, received: HandoverRequest | None = None) -> None:
+        """Serve the connection to its end. received: its first request, if it comes from another worker."""
+        self._connections.add(self)
         try:
-            self._serve_all(handed)
+            if received is None:
+                self._serve_all(self._open())
+            else:
+                self.busy = True
+                if self._answer([received.environ(self._environ())], partial=False):
+                    self.busy = False
+                    self._serve_all(b"")
         except OSError:
             pass  # the client has gone
         finally:
-            self.server.left(self)
-            self.socket = None
+            self._connections.remove(self)
+            self._socket.close()
 
-    def expire(self) -> None:
-        """End the connection from outside: its greenlets read the end of the stream."""
+    def end(self) -> None:
+        """Shut the connection down from another greenlet; its own then reads the end of the stream. Does not block."""
         with contextlib.suppress(OSError):
-            self.socket._sock.shutdown(_socket.SHUT_RDWR)  # beneath TLS, if any, which they may be waiting in
+            self._socket._sock.shutdown(_socket.SHUT_RDWR)  # below TLS, whose handshake may be in progress
 
-    def _serve_all(self, handed: handover.HandoverRequest | None) -> None:
-        sock = self.socket
-        reader: RequestReader | None = None
+    def time_out(self) -> None:
+        """End the connection. Over plain TCP, half a request is answered with a 408 first. Does not block."""
+        reader = self._reader
+        if self._receiving and reader is not None and reader.partial and not self._is_tls:
+            with contextlib.suppress(OSError):
+                self._socket._sock.send(self._context.encode_error(_TIMEOUT, reader.environ_so_far()))
+        self.end()
+
+    @property
+    def _is_tls(self) -> bool:
+        return isinstance(self._socket, ssl.SSLSocket)
+
+    def _open(self) -> bytes:
+        """Read what comes before the first request. Return bytes that have been read of that request."""
+        context, received = self._context, b""
+        if context.proxy_protocol is not None and context.proxy_protocol.applies_to(self._address):
+            try:
+                client, received = read_proxy_header(self._socket, context.proxy_protocol)
+            except ValueError:
+                self._refuse(context.encode_error(_BAD_PROXY_HEADER, {}))
+                raise ConnectionAbortedError from None
+            self._address = client or self._address
+        if context.tls is not None:
+            self._socket = start_tls(self._socket, context.tls)
+            self._socket.do_handshake()
+        return received
+
+    # Requests
+
+    def _serve_all(self, received: bytes) -> None:
+        """Serve requests. received: bytes of the first one."""
         in_head = in_body = False
-        time_slice = TimeSlice()
-        if handed is not None:
-            self.busy = True
-            if not self._answer([handed.environ(self._base_environ())], False, time_slice):
-                return
-            self.busy = False
-        while data := self._receive(time_slice):
-            if reader is None:  # not before there is something to read: who only connects costs little
-                reader = RequestReader(self._base_environ(), self.server.judge)
+        while data := received or self._receive():
+            received = b""
+            reader = self._reader
+            if reader is None:  # made when there is something to read, so that a silent client costs little
+                reader = self._reader = RequestReader(self._environ(), self._context.judge)
             try:
                 environs = reader.feed(data)
             except HttpError as error:
-                self._refuse(self.server.encode_error(error))
+                self._refuse(self._context.encode_error(error, reader.environ_so_far()))
                 return
             except RefusedError as refused:
                 self._refuse(refused.response)
                 return
             self.busy = True
-            if not self._answer(environs, reader.partial, time_slice):
+            if not self._answer(environs, reader.partial):
                 return
             if environs:
                 in_head = in_body = False
@@ -140,126 +137,63 @@ class Handler(WebSocketHandler):
             if reader.in_body and not in_body:
                 in_body = True
                 if reader.trusted:
-                    self.waiting_since = math.inf
-                    self.server.known(self)
-                self.deadline = time.monotonic() + (BODY_S if reader.trusted else STRANGERS_BODY_S)
+                    self._connections.served(self)
+                self.deadline = time.monotonic() + (TRUSTED_BODY_S if reader.trusted else BODY_S)
                 if reader.continue_wanted:
-                    sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             elif reader.partial and not in_head:
                 in_head = True
-                self.deadline = time.monotonic() + HEAD_S
+                self.deadline = min(self.deadline, time.monotonic() + self._context.head_timeout_s)
 
-    def _answer(self, environs: list[dict[str, Any]], partial: bool, time_slice: TimeSlice) -> bool:
-        """Answer requests in their order; return whether the connection goes on as HTTP, and here.
+    def _answer(self, environs: list[dict[str, Any]], partial: bool) -> bool:
+        """Answer requests in their order. Return whether the connection stays HTTP, and here.
 
-        partial: one more has begun.
+        partial: a part of another request follows them.
         """
-        for number, environ in enumerate(environs):
-            if number:
-                time_slice.maybe_yield()
-            self.deadline = self.waiting_since = math.inf
-            if not self.served:
-                self.server.known(self)
-            tag = self.server.engineio_server.elsewhere(environ)
-            if tag is not None and self._hand_over(tag, environ, alone=number + 1 == len(environs) and not partial):
+        for number, environ in enumerate(environs, 1):
+            if number > 1:
+                self._time_slice.maybe_yield()
+            self._receiving = False
+            self.deadline = math.inf
+            self._connections.served(self)
+            tag = self._context.engineio_server.elsewhere(environ)
+            if tag is not None and self._hand_over(tag, environ, alone=number == len(environs) and not partial):
                 return False
             if not self._serve(environ):
                 return False
-            self.served = True
-            self.waiting_since = time.monotonic()
-            self.deadline = self.waiting_since + IDLE_S
+            self._connections.idle(self)
+            self.deadline = time.monotonic() + self._context.idle_timeout_s
+            self._receiving = True
         return True
 
-    def _hand_over(self, tag: str, environ: dict[str, Any], alone: bool) -> bool:
-        """Let another worker go on with this connection, and this request of it; return whether it does.
-
-        Requests that a client has sent right behind (not alone) do not go along: its connection is closed after this one's
-        answer, and it has to send them again (RFC 9112 section 9.3.2).
-        """
-        if not alone:
-            environ["socket_server.keep_alive"] = False
-        handed = handover.HandoverRequest.of(self.client_address, environ)
-        sock = self.socket
-        if not isinstance(sock, ssl.SSLSocket):
-            return handover.send_connection(tag, sock, handed)
-        # The TLS layer stays here, and carries the bytes to and fro.
-        near, far = socket.socketpair()
-        with near:
-            with far:
-                taken = handover.send_connection(tag, far, handed)
-            if taken:
-                self._carry(near)
-        return taken
-
-    def _carry(self, near: Any) -> None:
-        """Carry bytes between a TLS client and the worker that goes on with it, until one of them has ended."""
-        outwards = gevent.spawn(self._carry_outwards, near)
-        try:
-            with contextlib.suppress(OSError):
-                while data := self.socket.recv(_RECV_BYTES):
-                    near.sendall(data)
-            near.shutdown(_socket.SHUT_WR)
-            outwards.join(LINGER_S)
-        finally:
-            outwards.kill()
-
-    def _carry_outwards(self, near: Any) -> None:
-        with contextlib.suppress(OSError):
-            while data := near.recv(_RECV_BYTES):
-                self.deadline = time.monotonic() + IDLE_S  # a client that takes nothing for so long is gone
-                self.socket.sendall(data)
-                self.deadline = math.inf
-        self.deadline = time.monotonic() + LINGER_S  # for the client to end too
-
-    def _receive(self, time_slice: TimeSlice) -> bytes:
-        """Return the next bytes; b"" at the end. Who sends without a pause gives way after its turn; who has waited for its
-        bytes goes on at once."""
-        sock = self.socket
-        if isinstance(sock, ssl.SSLSocket):
-            time_slice.maybe_yield()
-            data: bytes = sock.recv(_RECV_BYTES)
-            return data
-        try:
-            data = sock._sock.recv(_RECV_BYTES)
-        except BlockingIOError:
-            data = sock.recv(_RECV_BYTES)
-            time_slice.renew()
-        else:
-            time_slice.maybe_yield()
-        return data
-
-    def _base_environ(self) -> dict[str, Any]:
-        environ: dict[str, Any] = self.server.get_environ()
-        if isinstance(self.client_address, tuple):
-            environ["REMOTE_ADDR"] = self.client_address[0]
-            environ["REMOTE_PORT"] = str(self.client_address[1])
-        # For a polling request that waits: it wants to know when its client hangs up.
-        environ["socket_server.sock"] = None if isinstance(self.socket, ssl.SSLSocket) else self.socket
-        return environ
-
     def _serve(self, environ: dict[str, Any]) -> bool:
-        """Answer one request; return whether the connection goes on as HTTP."""
-        if environ.get("HTTP_UPGRADE", "").lower() == "websocket" and environ["PATH_INFO"].startswith(PATH):
-            return self._upgrade(environ)
-        server = self.server
+        """Answer one request. Return whether the connection stays open as HTTP."""
+        context = self._context
+        scarce = self._connections.scarce and "socket_server.trusted" not in environ
+        if environ["PATH_INFO"].startswith(PATH) and "socket_server.percent_encoded" not in environ:
+            if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
+                return self._upgrade(environ)
+            if scarce and self._connections.descriptors.low and "sid=" not in environ["QUERY_STRING"]:
+                status, headers, body = FULL.response()
+                self._send(context.encode((status, headers + context.cors_headers(environ), body), close=True), environ)
+                return False
         started = time.time()
-        close = not environ["socket_server.keep_alive"] or "socket_server.rest" in environ or server.draining
+        close = scarce or not environ["socket_server.keep_alive"] or "socket_server.rest" in environ or context.draining
         try:
             status, headers, body = self._run(environ)
-            response = encode_response(status, headers, body, _clock.date(), close)
+            response = context.encode((status, headers, body), close)
         except Exception:
             _log.exception("unexpected error in a request")
-            status, headers, body = _ERROR
-            response = encode_response(status, headers, body, _clock.date(), close)
-        self.deadline = time.monotonic() + BODY_S
-        self._send(response)
-        if server.access is not None:
-            server.log_access(environ, status, headers, len(body), started)
+            status, headers, body = _INTERNAL_ERROR
+            response = context.encode(_INTERNAL_ERROR, close)
+        self._send(response, environ)
+        if context.log_access is not None:
+            context.log_access(environ, status, headers, len(body), started)
         return not close
 
-    def _run(self, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
-        """Run the application; return its whole response."""
-        result = self.server.application(environ, self._start)
+    def _run(self, environ: dict[str, Any]) -> Response:
+        """Run the application. Return its whole response."""
+        result = self._context.application(environ, self._start_response)
         try:
             body = result[0] if isinstance(result, list) and len(result) == 1 else b"".join(result)
         finally:
@@ -268,69 +202,117 @@ class Handler(WebSocketHandler):
                 close()
         return self._status, self._headers, b"" if environ["REQUEST_METHOD"] == "HEAD" else body
 
-    def _start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
+    def _start_response(self, status: str, headers: Headers, exc_info: Any = None) -> None:
         self._status, self._headers = status, headers
 
-    def _send(self, data: bytes) -> None:
-        sent = self.socket.send(data)
+    # Handover and upgrade
+
+    def _hand_over(self, tag: str, environ: dict[str, Any], alone: bool) -> bool:
+        """Let another worker continue with this connection and this request. Return whether it does.
+
+        alone: the client has sent no further request. Pipelined requests are not handed over: the connection is closed
+        after this one's response, and the client must send them again (RFC 9112 section 9.3.2).
+        """
+        if not alone:
+            environ["socket_server.keep_alive"] = False
+        request = HandoverRequest.of(self._address, environ)
+        if not self._is_tls:
+            return self._context.handovers.send_connection(tag, self._socket, request)
+        # The TLS layer stays here.
+        near, far = socket.socketpair()
+        with near:
+            with far:
+                accepted = self._context.handovers.send_connection(tag, far, request)
+            if accepted:
+                self._connections.descriptors.take()
+                try:
+                    Relay(self, self._socket, near).run()
+                finally:
+                    self._connections.descriptors.give_back()
+        return accepted
+
+    def _upgrade(self, environ: dict[str, Any]) -> bool:
+        """Answer a WebSocket handshake (RFC 6455 section 4.2). Returns False: the connection does not stay HTTP."""
+        engineio_server = self._context.engineio_server
+        refusal = judge_handshake(environ)
+        if refusal is None and self._connections.descriptors.low:
+            refusal = FULL.response()
+        if refusal is None and (reason := engineio_server.judge_websocket(environ)) is not None:
+            refusal = reason.response()
+        if refusal is not None:
+            self._send(self._context.encode(refusal, close=True), environ)
+            return False
+        switching, rest = encode_switching(environ), environ.get("socket_server.rest", b"")
+        if self._is_tls:
+            self._socket.settimeout(0)
+            # The TLS layer belongs to this greenlet, which stays as long as the WebSocket.
+            websocket = engineio_server.accept_websocket(environ, self._socket, switching, rest)
+            self.busy = False
+            websocket.wait_for_end()
+        else:
+            engineio_server.accept_websocket(environ, self._detach(), switching, rest)
+        return False
+
+    def _detach(self) -> CountedSocket:
+        """Move the file descriptor to a non-blocking socket without gevent's methods, and its count with it."""
+        sock = self._socket
+        raw = CountedSocket(self._connections.descriptors, sock.family, sock.type, sock.proto, sock.detach())
+        self.descriptor_moved = True
+        raw.setblocking(False)
+        if raw.family != _socket.AF_UNIX:
+            # A notification is one small write: to wait for more of it (Nagle) would only delay it.
+            raw.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        return raw
+
+    # Bytes
+
+    def _environ(self) -> dict[str, Any]:
+        """Return what every environment of this connection has."""
+        environ = self._base_environ.copy()
+        if isinstance(self._address, tuple) and self._address[0]:
+            environ["REMOTE_ADDR"] = self._address[0]
+            environ["REMOTE_PORT"] = str(self._address[1])
+        # A poll that waits notices by it that the client has closed.
+        environ["socket_server.sock"] = None if self._is_tls else self._socket
+        return environ
+
+    def _receive(self) -> bytes:
+        """Return the next bytes; b"" at the end.
+
+        A client that sends without a pause gets a time slice; one whose bytes had to be waited for continues at once.
+        """
+        sock = self._socket
+        if self._is_tls:
+            self._time_slice.maybe_yield()
+            data: bytes = sock.recv(_RECV_BYTES)
+            return data
+        try:
+            data = sock._sock.recv(_RECV_BYTES)
+        except BlockingIOError:
+            data = sock.recv(_RECV_BYTES)
+            self._time_slice.renew()
+        else:
+            self._time_slice.maybe_yield()
+        return data
+
+    def _send(self, data: bytes, environ: dict[str, Any]) -> None:
+        """Send a response. A client that does not take it counts as waiting, unless it has an API key."""
+        trusted = "socket_server.trusted" in environ
+        self.deadline = time.monotonic() + (TRUSTED_BODY_S if trusted else BODY_S)
+        sent = self._socket.send(data)
         if sent < len(data):
-            self.socket.sendall(memoryview(data)[sent:])
+            if not trusted:
+                self._connections.idle(self)
+            self._socket.sendall(memoryview(data)[sent:])
 
     def _refuse(self, response: bytes) -> None:
-        """Send a last response and let the client read it: closing over unread bytes would reset the connection."""
-        sock = self.socket
+        """Send a last response and read on for a moment: closing over unread bytes would reset the connection."""
+        sock = self._socket
+        self._receiving = False
         self.deadline = time.monotonic() + LINGER_S
-        self._send(response)
-        if not isinstance(sock, ssl.SSLSocket):
+        sock.sendall(response)
+        if not self._is_tls:
             sock.shutdown(_socket.SHUT_WR)
         left = LINGER_BYTES
         while left > 0 and (data := sock.recv(_RECV_BYTES)):
             left -= len(data)
-
-    # The WebSocket handshake (RFC 6455 section 4.2)
-
-    def _upgrade(self, environ: dict[str, Any]) -> bool:
-        engineio_server = self.server.engineio_server
-        refusal = judge_handshake(environ)
-        if refusal is None and (reason := engineio_server.judge_websocket(environ)) is not None:
-            refusal = reason.response()
-        if refusal is not None:
-            self._send(encode_response(*refusal, _clock.date(), close=True))
-            return False
-        switching = _SWITCHING % (accept_key(environ["HTTP_SEC_WEBSOCKET_KEY"]) or b"")
-        received = environ.get("socket_server.rest", b"")
-        sock = self.socket
-        if isinstance(sock, ssl.SSLSocket):
-            sock.settimeout(0)
-            # The TLS layer belongs to this greenlet and cannot be given away: it stays as long as the WebSocket.
-            websocket = engineio_server.accept_websocket(environ, sock, switching, received)
-            self.busy = False
-            websocket.wait_for_end()
-        else:
-            engineio_server.accept_websocket(environ, _detach(sock), switching, received)
-        return False
-
-
-def judge_handshake(environ: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]], bytes] | None:
-    """Return the response that refuses what is no WebSocket handshake; None: it is one."""
-    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
-        status, headers, body = BAD_WEBSOCKET_VERSION.response()
-        return status, [*headers, ("Sec-WebSocket-Version", "13")], body
-    if (
-        environ["REQUEST_METHOD"] != "GET"
-        or environ["SERVER_PROTOCOL"] != "HTTP/1.1"
-        or "upgrade" not in environ.get("HTTP_CONNECTION", "").lower()
-        or accept_key(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")) is None
-    ):
-        return BAD_WEBSOCKET.response()
-    return None
-
-
-def _detach(sock: Any) -> Any:
-    """Return a bare non-blocking socket for the file descriptor of a gevent one, which lets go of it."""
-    raw = _socket.socket(sock.family, sock.type, sock.proto, sock.detach())
-    raw.setblocking(False)
-    if raw.family != _socket.AF_UNIX:
-        # A notification is one small write: waiting for more of it (Nagle) would only delay it.
-        raw.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-    return raw

@@ -218,6 +218,8 @@ class Middleware:
         self._direct = direct
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        if "socket_server.percent_encoded" in environ:  # none of the paths below is
+            return self._wsgi_app(environ, start_response)
         path = environ["PATH_INFO"]
         endpoint = self._direct.get((environ["REQUEST_METHOD"], path))
         if endpoint is not None:

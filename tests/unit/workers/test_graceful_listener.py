@@ -1,4 +1,4 @@
-"""A listening socket that is about to go: newcomers stay out, and who has come in is served."""
+"""Closing a listening socket: new connections are dropped, and those in the backlog are served."""
 
 import os
 import socket
@@ -11,11 +11,11 @@ import pytest
 
 from socket_server.workers import graceful_listener
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a filter on a socket is Linux's")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="socket filters are Linux's")
 
 
-def here(host: str) -> bool:
-    """Whether this machine has an address."""
+def is_local(host: str) -> bool:
+    """Return whether this machine has an address."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
         try:
             tried.bind((host, 0))
@@ -24,7 +24,7 @@ def here(host: str) -> bool:
         return True
 
 
-@pytest.fixture(params=list(filter(here, ("127.0.0.1", "::1"))))
+@pytest.fixture(params=list(filter(is_local, ("127.0.0.1", "::1"))))
 def listener(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
     with socket.create_server(
         (request.param, 0), family=socket.AF_INET6 if ":" in request.param else socket.AF_INET
@@ -32,23 +32,23 @@ def listener(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
         yield made
 
 
-def client_of(listener: socket.socket, timeout_s: float) -> socket.socket:
+def connect(listener: socket.socket, timeout_s: float) -> socket.socket:
     return socket.create_connection(listener.getsockname()[:2], timeout=timeout_s)
 
 
-def test_a_newcomer_stays_outside_and_is_refused_when_the_door_is_closed(listener: socket.socket) -> None:
-    assert graceful_listener.keep_newcomers_out(listener)
+def test_a_new_connection_is_dropped_and_refused_once_the_listener_is_closed(listener: socket.socket) -> None:
+    assert graceful_listener.drop_new_connections(listener)
     with pytest.raises(TimeoutError):
-        client_of(listener, 0.2)
-    listening_at = listener.getsockname()[:2]
+        connect(listener, 0.2)
+    address = listener.getsockname()[:2]
     listener.close()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(listening_at, timeout=5)
+        socket.create_connection(address, timeout=5)
 
 
-def test_who_stands_in_line_is_let_in_and_heard(listener: socket.socket) -> None:
-    with client_of(listener, 5) as client:
-        assert graceful_listener.keep_newcomers_out(listener)
+def test_a_connection_in_the_backlog_is_accepted_and_works(listener: socket.socket) -> None:
+    with connect(listener, 5) as client:
+        assert graceful_listener.drop_new_connections(listener)
         accepted, _ = listener.accept()
         with accepted:
             client.sendall(b"a post")
@@ -57,31 +57,30 @@ def test_who_stands_in_line_is_let_in_and_heard(listener: socket.socket) -> None
             assert client.recv(10) == b"an answer"
 
 
-def test_a_socket_that_is_no_tcp_listener_has_no_such_door() -> None:
+def test_a_socket_that_is_not_tcp_cannot_drop_connections() -> None:
     with socket.socket(socket.AF_UNIX) as listening:
-        assert not graceful_listener.keep_newcomers_out(listening)
+        assert not graceful_listener.drop_new_connections(listening)
 
 
-def test_it_is_seen_who_holds_the_socket_too(listener: socket.socket) -> None:
+def test_a_socket_is_found_in_another_process(listener: socket.socket) -> None:
     holder = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[listener.fileno()])
-    stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        assert graceful_listener.held_by(holder.pid, listener)
-        assert not graceful_listener.held_by(stranger.pid, listener)
-        assert graceful_listener.held_by(os.getpid(), listener)
-        for each in (holder, stranger):
+        assert graceful_listener.is_open_in(holder.pid, listener)
+        assert not graceful_listener.is_open_in(other.pid, listener)
+        assert graceful_listener.is_open_in(os.getpid(), listener)
+        for each in (holder, other):
             each.communicate(b"\n", timeout=10)
-        assert graceful_listener.held_by(holder.pid, listener)  # it cannot be seen any more
+        assert graceful_listener.is_open_in(holder.pid, listener), "a process that cannot be looked into counts as one"
     finally:
-        for each in (holder, stranger):
+        for each in (holder, other):
             each.kill()
             each.wait()
 
 
 @pytest.mark.parametrize(
-    ("systemd", "address", "lent"), [(False, ("0", 1), False), (True, ("0", 1), True), (False, 7, True)]
+    ("systemd", "address", "inherited"), [(False, ("0", 1), False), (True, ("0", 1), True), (False, 7, True)]
 )
-def test_a_socket_from_whoever_started_gunicorn_is_lent(systemd: bool, address: object, lent: bool) -> None:
-    worker = SimpleNamespace()
-    graceful_listener.lend(SimpleNamespace(systemd=systemd, cfg=SimpleNamespace(address=[address])), worker)
-    assert worker.lent is lent
+def test_sockets_of_systemd_and_file_descriptors_are_inherited(systemd: bool, address: object, inherited: bool) -> None:
+    arbiter = SimpleNamespace(systemd=systemd, cfg=SimpleNamespace(address=[address]))
+    assert graceful_listener.is_inherited(arbiter) is inherited
