@@ -14,9 +14,10 @@ DOCUMENTED = {
     if row.section == "Errors"
     for error in code_words(row.cells[1])
 }
-# They need a fault, a race, another setting or many requests.
+# They need a fault, a race, another setting, many requests or much time.
 ELSEWHERE = {
     (403, "Forbidden"),
+    (408, "Request Timeout"),
     (409, "A request with this Idempotency-Key is under way"),
     (429, "Too Many Requests"),
     (500, "Internal Server Error"),
@@ -75,12 +76,15 @@ CASES: list[tuple[int, str, dict[str, Any]]] = [
     (401, "Unauthorized", get("/users/1/connections", Authorization="Bearer another")),
     (401, "Unauthorized", get("/users/1/connections", Authorization="")),
     (404, "Not Found", get("/nothing")),
+    (404, "Not Found", get("//stats")),
+    (404, "Not Found", get("/stats/")),
     (405, "Method Not Allowed", get("/broadcast")),
     (413, "Too many users", broadcast(userIds=["1"] * 10_001)),
     (413, "Too many broadcasts", {"method": "POST", "path": "/broadcast/batch", "json": {"broadcasts": [{}] * 1_001}}),
     (413, "Request Entity Too Large", raw(" " * 1_048_577)),
     (413, "Request Entity Too Large", raw(" " * 65_537, "/health")),
     (415, "Unsupported Media Type", raw("{}", **{"Content-Type": "text/plain"})),
+    (415, "Unsupported Media Type", raw("{}", **{"Content-Encoding": "br"})),
     (
         422,
         "Idempotency-Key was used for another request",
