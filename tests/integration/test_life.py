@@ -673,7 +673,7 @@ def test_doctor_finds_nothing_where_all_is_well() -> None:
     status, output, errors = finish([SCRIPT, "doctor"], **settings)
     assert status == 0, output
     assert "FIX" not in output
-    assert "all is well" in errors
+    assert "nothing to fix" in errors
 
 
 def test_doctor_takes_a_running_server_for_what_it_is(shared_server: RunningServer) -> None:
@@ -683,7 +683,7 @@ def test_doctor_takes_a_running_server_for_what_it_is(shared_server: RunningServ
     assert "already runs" in output
 
 
-def test_doctor_names_what_to_mend() -> None:
+def test_doctor_names_what_to_fix() -> None:
     status, output, _ = finish([SCRIPT, "doctor"], APP_ENV="production", LOG_LEVEL="loud")
     assert status == 1
     for name in ("JWT_SECRET", "API_KEYS", "LOG_LEVEL"):
@@ -695,7 +695,7 @@ def test_doctor_names_what_to_mend() -> None:
     assert status == 1
     assert any(line.startswith("FIX") and port in line for line in output.splitlines())
     assert any(line.startswith("FIX") and "MAX_CONNECTIONS" in line for line in output.splitlines())
-    assert "2 to mend" in errors
+    assert "2 to fix" in errors
     assert SECRET not in output + errors
 
 
