@@ -16,13 +16,13 @@ from benchmarks import servers
 from benchmarks.broadcasts import NOTIFICATION
 from benchmarks.swarm import pin
 from socket_server.cluster import feed
-from socket_server.cluster.scripts import CONNECTIONS
 from socket_server.inbox.inbox import Entry, Retention
 from socket_server.inbox.memory import MemoryInbox
-from socket_server.inbox.redis.dedicated_connection import DedicatedConnection
-from socket_server.inbox.redis.scripts import LOG
-from socket_server.inbox.redis.store import RedisInbox, connect
+from socket_server.inbox.redis.store import RedisInbox
 from socket_server.notifications.broadcaster import Broadcaster
+from socket_server.redis_access.client import connect
+from socket_server.redis_access.dedicated_connection import DedicatedConnection
+from socket_server.redis_access.keys import DEFAULT_KEYS
 from socket_server.sessions import SessionManager
 
 BODY = orjson.dumps(NOTIFICATION)
@@ -40,7 +40,7 @@ class _NoControl:
 
 def appends(pid: int, url: str, size: int, users: int) -> float:
     """Return Redis's processor time for a notification in µs, with `size` in one append, each to `users`."""
-    inbox = RedisInbox(url, Retention(), counted=CONNECTIONS)
+    inbox = RedisInbox(url, Retention(), counts_connections=True)
     inbox.open()
     names = tuple(f"user-{number}" for number in range(users))
     times = max(10, min(APPENDS, NOTIFICATIONS // size // users))
@@ -83,7 +83,7 @@ def readers(pid: int, url: str, head: int, together: int, nodes: int = 4) -> flo
         connection = DedicatedConnection(connect(url, 1)[0])
         place, got = f"{head}-0", 0
         while got < NOTIFICATIONS:
-            ((_, entries),) = connection.ask("XREAD", "COUNT", feed.COUNT, "STREAMS", LOG, place)
+            ((_, entries),) = connection.call("XREAD", "COUNT", feed.MAX_ENTRIES, "STREAMS", DEFAULT_KEYS.log, place)
             got += together * len(entries)
             place = entries[-1][0]
 
@@ -118,7 +118,7 @@ def main() -> None:
         for together in (1, 10, 100):
             client.flushall()
             head = fill(url, together)
-            last = int(client.xinfo_stream(LOG)["last-generated-id"].partition(b"-")[0])
+            last = int(client.xinfo_stream(DEFAULT_KEYS.log)["last-generated-id"].partition(b"-")[0])
             each = statistics.median(reading(url, head, last) for _ in range(ROUNDS))
             before = client.info("stats")["total_net_output_bytes"]
             asked = statistics.median(readers(pid, url, head, together) for _ in range(ROUNDS))

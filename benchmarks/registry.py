@@ -14,10 +14,10 @@ from redis.commands.core import Script
 from benchmarks import servers
 from benchmarks.bus import BODY, ROUNDS
 from benchmarks.swarm import pin
-from socket_server.cluster import scripts
 from socket_server.inbox.inbox import Entry, Retention
-from socket_server.inbox.redis.scripts import LOG, PREFIX
 from socket_server.inbox.redis.store import RedisInbox
+from socket_server.redis_access import lua
+from socket_server.redis_access.keys import DEFAULT_KEYS
 
 CONNECTIONS = 5_000
 RECOVERIES = 2_000
@@ -60,8 +60,8 @@ class Bench:
         self._pid = pid
         self._url = url
         self.client = redis.Redis.from_url(url)
-        self._update = self.client.register_script(scripts.UPDATE)
-        self._forget_node = self.client.register_script(scripts.FORGET_NODE)
+        self._update = self.client.register_script(lua.load("socket_server.cluster", "common", "update"))
+        self._forget_node = self.client.register_script(lua.load("socket_server.cluster", "common", "forget_node"))
 
     def each(self, act: Callable[[], object], count: int) -> float:
         """Call act, which does `count` things; return Redis's processor time for one of them in µs."""
@@ -81,7 +81,7 @@ class Bench:
             pass
 
     def _run(self, script: Script, *arguments: str | int) -> object:
-        return script(args=[PREFIX, "a-node", *arguments])
+        return script(args=[DEFAULT_KEYS.prefix, "a-node", *arguments])
 
     def connections(self, batch: int) -> dict[str, float]:
         """Measure connections that open and close, `batch` written to the registry in one call."""
@@ -105,7 +105,7 @@ class Bench:
         for _ in range(MISSED):
             for at in range(0, RECOVERIES, 50):
                 inbox.append([Entry((user,), BODY) for user in users[at : at + 50]])
-        newest = int(self.client.get(PREFIX + "head") or 0)
+        newest = int(self.client.get(DEFAULT_KEYS.prefix + "head") or 0)
 
         def ask(after: int) -> Callable[[], object]:
             return lambda: [inbox.since(user, after, newest, 100, 65_536) for user in users]
@@ -130,7 +130,7 @@ class Bench:
                     for each in range(at, at + 50)
                 ]
             )
-        log = int(self.client.memory_usage(LOG, samples=0) or 0)
+        log = int(self.client.memory_usage(DEFAULT_KEYS.log, samples=0) or 0)
         whole = self.client.info("memory")["used_memory"] - before
         inbox.close()
         return {"kept bytes": (whole - log) / count, "log bytes": log / count}

@@ -29,6 +29,7 @@ from socket_server.metrics.worker import Metrics
 from socket_server.notifications import positions
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.notifications.recovery import Recovery
+from socket_server.redis_access.keys import Keys
 from socket_server.runtime.deadlines import Deadlines
 from socket_server.runtime.ring import Ring
 from socket_server.sessions import SessionManager
@@ -188,7 +189,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 def make_inbox(settings: Settings) -> Inbox:
     """Return the inbox of these settings, not opened."""
     retention = Retention(settings.inbox_ttl_s, settings.inbox_max_per_user)
-    return stores.make(settings.inbox_url, retention, several_nodes=bool(settings.redis_url))
+    return stores.make(settings.inbox_url, retention, Keys(settings.redis_prefix), several_nodes=bool(settings.redis_url))
 
 
 def _join(settings: Settings, sessions: SessionManager, gate: Gate) -> "tuple[Registry, Feed | None]":
@@ -199,9 +200,10 @@ def _join(settings: Settings, sessions: SessionManager, gate: Gate) -> "tuple[Re
     from socket_server.cluster.feed import Feed
     from socket_server.cluster.redis_registry import RedisRegistry
 
-    registry = RedisRegistry(settings.redis_url, sessions, node, settings.max_connections_per_user, gate.addresses)
+    keys = Keys(settings.redis_prefix)
+    registry = RedisRegistry(settings.redis_url, sessions, node, settings.max_connections_per_user, gate.addresses, keys)
     gate.addresses.on_failed, gate.addresses.on_counted = registry.failed, registry.counted
-    return registry, Feed(settings.redis_url, node, registry)
+    return registry, Feed(settings.redis_url, node, registry, keys)
 
 
 def _checks(

@@ -1,5 +1,6 @@
 """Which callers may use the REST API: those with an API key, or in development those on this machine."""
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -64,6 +65,13 @@ class Authorization:
         if self._api_keys:
             return self._api_keys.accept(environ.get("HTTP_AUTHORIZATION", ""))
         return is_local(environ)
+
+    def owner(self, environ: Mapping[str, Any]) -> str:
+        """Return who owns the idempotency keys of an accepted call: a digest of its API key, or "" without API keys."""
+        if not self._api_keys:
+            return ""
+        presented = environ.get("HTTP_AUTHORIZATION", "").partition(" ")[2].strip()
+        return hashlib.sha256(presented.encode()).hexdigest()[:16]
 
     def _refusal(self, environ: Mapping[str, Any]) -> RequestError:
         """Count and log a call without a right key.

@@ -100,12 +100,13 @@ class Endpoint:
         key = environ.get("HTTP_IDEMPOTENCY_KEY")
         with self._parsing_lock(body):
             parsed = notification.parse(body, self._max_users, key)
-        return self._broadcaster.send(parsed).to_json()
+        return self._broadcaster.send(parsed, self._authorization.owner(environ)).to_json()
 
-    def _batch(self, body: bytes, _: Mapping[str, Any]) -> object:
+    def _batch(self, body: bytes, environ: Mapping[str, Any]) -> object:
         with self._parsing_lock(body):
             parsed = notification.parse_batch(body, self._max_users)
-        sent = iter(self._broadcaster.send_all([each for each in parsed if isinstance(each, Broadcast)]))
+        accepted = [each for each in parsed if isinstance(each, Broadcast)]
+        sent = iter(self._broadcaster.send_all(accepted, self._authorization.owner(environ)))
         results = [each if isinstance(each, RequestError) else next(sent) for each in parsed]
         return {
             "results": [

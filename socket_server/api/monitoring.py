@@ -53,7 +53,12 @@ def blueprint(
     @bp.get("/stats")
     def stats() -> Response:
         """Numbers of users and connections, over all nodes. 503: Redis cannot be reached."""
-        return json_response(registry.stats().to_json())
+        try:
+            return json_response(registry.stats().to_json())
+        except ClusterUnavailable:
+            if authorization.allows(request.environ):
+                raise
+            raise ClusterUnavailable(f"the other nodes are {_UNAVAILABLE}") from None
 
     def _stats_or_own(ask: bool) -> ClusterStats:
         """Return the figures of all nodes, or of this one if Redis cannot be reached. ask: False if that is known."""

@@ -1,1 +1,1 @@
-"""Several nodes as one server, over Redis: who is online on which node, and what all nodes read."""
+"""Several nodes as one server, over Redis: who is connected where, and the log that all nodes deliver."""

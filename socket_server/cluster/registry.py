@@ -1,7 +1,7 @@
-"""Who is online, over all nodes: the protocol, its values, and the registry of a server that is one node.
+"""The registry: which connections each user has, over all nodes. Its protocol and values, and the registry of one node.
 
-SessionManager knows this process's own connections, and stays the truth about them; a registry makes them known to the
-other nodes, and theirs to this one. Delivery does not ask it: every node reads the same log (feed.py).
+SessionManager knows the connections of this process. A registry reports them to the other nodes, and returns theirs.
+Delivery does not use it: every node reads the same log (feed.py).
 """
 
 import secrets
@@ -13,27 +13,27 @@ from typing import Any, Protocol
 from socket_server.sessions import SessionManager, Stats
 from socket_server.transport.socketio.connection import Connection
 
-# Why another node, or an operator, ends a connection.
-REPLACED = "replaced"  # its own client came back elsewhere, before anybody noticed that this connection is dead
-CROWDED_OUT = "crowded out"  # its user has too many, and it is the oldest
+# Why a registry ends a connection. Nodes send these texts to each other.
+REPLACED = "replaced"  # half-open: its client has reconnected, to any node
+CROWDED_OUT = "crowded out"  # its user has too many connections, and it is the oldest
 SIGNED_OUT = "signed out"
 
-End = Callable[[Connection, str], object]  # ends a connection for one of these reasons; does not wait
+End = Callable[[Connection, str], object]  # ends a connection for one of these reasons, without blocking
 
 
 def unique(node_name: str) -> str:
-    """Return a name for this process that is no other's, before or after it."""
+    """Return a name for this process that no other process has or had."""
     return f"{node_name}-{secrets.token_hex(4)}"
 
 
 def age_s(connection: Connection) -> float:
-    """Return for how long a connection has been registered."""
+    """Return how long ago a connection was authenticated, in seconds."""
     return time.monotonic() - connection.since
 
 
 @dataclass(frozen=True, slots=True)
 class Online:
-    """One connection of a user, as an operator sees it. since: when it was authenticated, in seconds since 1970."""
+    """A connection of a user. since: when it was authenticated, Unix seconds."""
 
     sid: str
     node: str
@@ -43,6 +43,7 @@ class Online:
     user_agent: str
 
     def to_json(self) -> dict[str, Any]:
+        """Return an element of GET /users/<id>/connections."""
         return {
             "sid": self.sid,
             "node": self.node,
@@ -55,7 +56,7 @@ class Online:
 
 @dataclass(frozen=True, slots=True)
 class NodeStats:
-    """What one node has."""
+    """The numbers of one node."""
 
     node: str
     stats: Stats
@@ -63,7 +64,7 @@ class NodeStats:
 
 @dataclass(frozen=True, slots=True)
 class ClusterStats:
-    """What all nodes have together, a user on two of them counted once; nodes is empty for a server that is one node."""
+    """The numbers of all nodes together. A user on two nodes counts once. nodes: empty for a server of one node."""
 
     whole: Stats
     nodes: tuple[NodeStats, ...] = ()
@@ -84,35 +85,35 @@ class ClusterStats:
 
 
 class Registry(Protocol):
-    """Who is online. Safe from any thread or greenlet. What asks other nodes raises ClusterUnavailable."""
+    """Connections over all nodes. Thread-safe. Calls that need other nodes raise ClusterUnavailable."""
 
     def start(self, end: End) -> None:
-        """Begin to make connections known. end: ends one of this node's."""
+        """Begin to report connections. end: ends a connection of this node."""
 
-    def settle(self, connection: Connection) -> None:
-        """Wait until all nodes count this new connection; not for long where they cannot be told now."""
+    def wait_until_visible(self, connection: Connection) -> None:
+        """Block until all nodes count this new connection, for a bounded time."""
 
     def moved(self, connection: Connection) -> None:
-        """A connection's transport has changed."""
+        """Report that a connection has another transport now."""
 
     def connections_of(self, user_id: str) -> list[Online]:
-        """Return a user's connections, oldest first."""
+        """Return a user's connections on all nodes, oldest first."""
 
     def sign_out(self, user_id: str) -> int:
-        """End all connections of a user, wherever they are; return how many that were."""
+        """End a user's connections on all nodes; return their number."""
 
     def stats(self) -> ClusterStats:
-        """Count users and connections."""
+        """Return the numbers of users and connections."""
 
     def check(self) -> None:
-        """Return where this node and the others know of each other now."""
+        """Return if this node and the others know of each other now."""
 
     def stop(self) -> None:
-        """Let go of everything; the others forget this node."""
+        """Release all resources. The other nodes forget this node."""
 
 
 class LocalRegistry:
-    """The registry of a server that is one node: what SessionManager knows."""
+    """The registry of a server that is one node."""
 
     def __init__(self, sessions: SessionManager, node: str) -> None:
         self._sessions = sessions
@@ -122,11 +123,11 @@ class LocalRegistry:
     def start(self, end: End) -> None:
         self._end = end
 
-    def settle(self, connection: Connection) -> None:
-        """It is counted already."""
+    def wait_until_visible(self, connection: Connection) -> None:
+        """Nothing to wait for: it is counted already."""
 
     def moved(self, connection: Connection) -> None:
-        """Who asks for it is told what it is now."""
+        """Nothing to report: the transport is read when it is asked for."""
 
     def connections_of(self, user_id: str) -> list[Online]:
         return [
@@ -144,7 +145,7 @@ class LocalRegistry:
         return ClusterStats(self._sessions.stats())
 
     def check(self) -> None:
-        """There is nobody else."""
+        """Nothing to check: there are no other nodes."""
 
     def stop(self) -> None:
-        """There is nobody to tell."""
+        """Nothing to release."""

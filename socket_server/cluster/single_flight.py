@@ -1,6 +1,6 @@
-"""One answer for all who ask at the same time.
+"""Single flight: concurrent callers share one call.
 
-What anyone may ask for, a key or not, then costs the one Redis of all nodes one call at a time from each, however many ask.
+Anybody may request /stats and /health, without an API key. However many do, each node has one call to Redis at a time.
 """
 
 import threading
@@ -14,26 +14,26 @@ Answer = TypeVar("Answer")
 
 
 class SingleFlight(Generic[Answer]):
-    """Asks once for all who have come while it was asking before. For threads, or greenlets."""
+    """Calls once for all callers that arrived during the call before. Thread-safe."""
 
-    def __init__(self, ask: Callable[[], Answer]) -> None:
-        """ask: may raise ClusterUnavailable."""
-        self._ask = ask
-        self._asking = threading.Lock()
-        self._asked = float("-inf")  # when that was whose outcome is here
+    def __init__(self, call: Callable[[], Answer]) -> None:
+        """call: may raise ClusterUnavailable."""
+        self._call = call
+        self._lock = threading.Lock()
+        self._called_at = float("-inf")  # of the outcome
         self._outcome: Answer | ClusterUnavailable
 
     def __call__(self) -> Answer:
-        """Return what was asked for after this call began. Raises ClusterUnavailable."""
-        came = time.monotonic()
-        with self._asking:
-            if self._asked <= came:
-                asked = time.monotonic()
+        """Return the answer of a call that began after this one did. Raises ClusterUnavailable."""
+        arrived_at = time.monotonic()
+        with self._lock:
+            if self._called_at <= arrived_at:
+                called_at = time.monotonic()
                 try:
-                    self._outcome = self._ask()
+                    self._outcome = self._call()
                 except ClusterUnavailable as error:
                     self._outcome = error
-                self._asked = asked
+                self._called_at = called_at
             outcome = self._outcome
         if isinstance(outcome, ClusterUnavailable):
             raise ClusterUnavailable(str(outcome))

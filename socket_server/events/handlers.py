@@ -176,7 +176,7 @@ class ConnectionEvents:
         if evicted is not None:
             self._refuse(evicted, too_many_connections())
         # Live notifications are held until the replay is complete.
-        self._registry.settle(connection)
+        self._registry.wait_until_visible(connection)
         after = None if position is None else position.within(head)
         if after is None or after == head:
             connection.send(_success(identity, head, recovered=after == head))

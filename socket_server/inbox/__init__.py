@@ -1,1 +1,1 @@
-"""Mechanism: the durable log behind recovery. One protocol (inbox.py), three stores: memory, sqlite, redis."""
+"""The durable store behind recovery. One protocol (inbox.py), three stores: memory.py, sqlite/, redis/."""

@@ -1,8 +1,7 @@
-"""What users missed: the protocol that every store keeps, and its values.
+"""The inbox: what is kept for users. The protocol of every store, and its values.
 
-An offset is a place in the order of all notifications: microseconds since 1970, bumped to stay strictly increasing, never
-reused, also after a crash. Stores: memory.py (this process only), embedded.py (SQLite, in a process of its own), redis.py.
-All of them pass tests/inbox/test_contract.py.
+An offset is a place in the one order of all notifications: microseconds since 1970, raised where needed to be strictly
+increasing, never reused, also after a crash. Stores: memory.py, sqlite/ and redis/. All pass tests/inbox/test_contract.py.
 """
 
 import time
@@ -12,17 +11,21 @@ from typing import NamedTuple, Protocol
 
 from socket_server.errors import InboxUnavailable as InboxUnavailable  # part of the protocol
 
-# For how long a repeat with the same Idempotency-Key gets the first answer (contract, section 2).
+# How long an idempotency key is kept (docs/rest-api.md, "Idempotency").
 IDEMPOTENCY_S = 86_400
 
-MICROSECONDS = 1_000_000  # in a second, which is what offsets count
+# Idempotency keys that a store keeps; above it the oldest are forgotten first. A key takes about 200 bytes in SQLite and
+# 400 bytes in Redis.
+MAX_IDEMPOTENCY_KEYS = 1_000_000
 
-Clock = Callable[[], int]  # microseconds since 1970
+MICROSECONDS = 1_000_000  # in a second
+
+Clock = Callable[[], int]  # returns microseconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much is kept: for how many seconds, and how many of each user. Counted at arrival: the newest stay."""
+    """How long notifications are kept, in seconds, and how many for each user. Above it the oldest are dropped."""
 
     ttl_s: float = 604_800
     max_per_user: int = 1_000
@@ -30,40 +33,42 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryCount:
-    """How far a notification goes: so many of its users have a connection, and so many connections those are."""
+    """The users of a notification who have a connection, and the number of their connections."""
 
     users: int
     connections: int
 
     def encode(self) -> bytes:
-        """Return what an idempotency key keeps of it: `[users,connections]`, as JSON."""
+        """Return the form that is stored under an idempotency key: `[users,connections]`, as JSON."""
         return b"[%d,%d]" % (self.users, self.connections)
 
     @classmethod
     def decode(cls, text: bytes) -> "DeliveryCount":
-        """Read what encode() wrote. Raises ValueError."""
-        users, connections = text.strip(b"[]").split(b",")[:2]  # a third was there once
+        """Return the value that encode() made. Raises ValueError."""
+        users, connections = text.strip(b"[]").split(b",")[:2]  # an older version wrote a third number
         return cls(int(users), int(connections))
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An idempotency key, stored together with what it was used for.
+    """An idempotency key, which is stored together with its notification.
 
-    digest: of the request's bytes; answer: what a repeat is answered, a DeliveryCount encoded.
+    digest: of the request's bytes. answer: an encoded DeliveryCount, which a repeat is answered with.
+    former_key: the key under which a version before this one stored a claim; None if there is none. A repeat is found there
+    too.
     """
 
     key: str
     digest: bytes
     answer: bytes
+    former_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One notification to keep for its users (each named once).
+    """A notification to store for its users, each named once.
 
-    ttl_s: seconds to keep it, at most those of the retention; None: as long as the retention says; 0: not at all, it only
-    takes an offset.
+    ttl_s: seconds to keep it, at most the retention's; None: the retention's; 0: it is not kept, and only gets an offset.
     """
 
     user_ids: tuple[str, ...]
@@ -74,7 +79,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """An entry that was not stored, since its key was used within IDEMPOTENCY_S: by what, and how that was answered."""
+    """The outcome of an entry that was not stored, because its key was used within IDEMPOTENCY_S: the first use."""
 
     offset: int
     digest: bytes
@@ -83,10 +88,7 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A notification with its users.
-
-    before: the offset before it in the order of all; 0 where the store does not say.
-    """
+    """A stored notification with its users. before: the offset before it in the order of all; 0 if unknown."""
 
     offset: int
     user_ids: tuple[str, ...]
@@ -96,17 +98,20 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What became of entries: for each, in order, its offset or the Repeat that it is.
+    """The result of append().
 
-    others: what was stored before them and the caller has not delivered, oldest first. complete: those are all.
-    reach: of each entry, over all nodes that share the store; empty where it does not know of any. more: nothing was
-    stored, for there are more others than are handed out at once: deliver these and append again.
+    outcomes: for each entry, in order, its offset or the Repeat that it is.
+    foreign_records: what others stored before these entries and the caller has not delivered, oldest first.
+    complete: whether those are all of them.
+    counts: for each entry, over all nodes that share the store; empty if the store does not know the connections.
+    more: nothing was stored, because there are more foreign records than are returned at once: deliver these, then append
+    again.
     """
 
     outcomes: tuple[int | Repeat, ...]
-    others: tuple[Record, ...] = ()
+    foreign_records: tuple[Record, ...] = ()
     complete: bool = True
-    reach: tuple[DeliveryCount, ...] = ()
+    counts: tuple[DeliveryCount, ...] = ()
     more: bool = False
 
 
@@ -130,9 +135,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some of what a user missed, oldest first.
+    """A page of what a user missed, oldest first.
 
-    total: how many there are in the range asked for, these included; complete: nothing was dropped after its start.
+    total: how many there are in the requested range, those of this page included.
+    complete: whether retention dropped nothing after the start of the range.
     """
 
     notifications: tuple[Stored, ...]
@@ -141,42 +147,42 @@ class Page:
 
 
 class Inbox(Protocol):
-    """A store. Safe from any thread or greenlet; may block its caller, and nobody else. All raise InboxUnavailable."""
+    """A store. Safe from any thread or greenlet. A call may block its caller. Every call may raise InboxUnavailable."""
 
     @property
     def place(self) -> str:
-        """Where it is, for people to read: without a password."""
+        """Where the store is, for messages: a path or a URL without a password."""
 
     def open(self) -> int:
-        """Make ready and return the head: the newest offset given, or where the store's life began."""
+        """Open the store and return the head: the newest offset given, or the one at which the store began."""
 
     def append(self, entries: Sequence[Entry], after: int | None = None) -> Appended:
-        """Store entries together, all or none; they are durable (as far as the store is) when this returns.
+        """Store entries together, all or none. They are as durable as the store can make them when this returns.
 
-        after: the newest offset that the caller has delivered; None: it delivers nothing. What lies between it and these
-        entries comes back as Appended.others: what another process has stored (a reload), and what an append of the
-        caller's own has stored whose answer was lost. What is live only (ttl_s 0) may be missing there.
+        after: the newest offset that the caller has delivered; None if it does not deliver. What lies between it and these
+        entries is returned as Appended.foreign_records: what other processes have stored, and what an earlier append of
+        the caller has stored whose answer was lost. Notifications that are not kept (ttl_s 0) may be missing there.
         """
 
     def amend(self, key: str, answer: bytes) -> None:
-        """Set another answer for a claimed key."""
+        """Replace the answer that is stored under an idempotency key."""
 
     def since(self, user_id: str, after: int, until: int | None, limit: int, max_bytes: int) -> Page:
-        """Return what the user has in the range after < offset <= until (None: no end).
+        """Return the notifications of a user in the range after < offset <= until. until None: no end.
 
-        limit, max_bytes: of the page's notifications; one is returned whatever its size. What went by its own ttl_s is
-        skipped. Page.complete is False where retention (by age, by count, or forget) has dropped something after `after`,
-        where the store's life began after it, and where it lies after the head.
+        limit, max_bytes: of the page; it has at least one notification, whatever its size. Notifications whose own ttl_s
+        is over are skipped. Page.complete is False if retention (by age or count) or forget() dropped something after
+        `after`, if the store began after it, or if it lies beyond the head.
         """
 
     def forget(self, user_id: str) -> int:
-        """Drop what is kept for a user; return how many notifications that were."""
+        """Delete what is kept for a user; return the number of notifications."""
 
     def check(self) -> None:
-        """Return where the store could take an entry now."""
+        """Return if the store accepts entries now."""
 
     def close(self) -> None:
-        """Let go of everything; what was appended stays where it is."""
+        """Release all resources. What was appended stays."""
 
 
 def clock_us() -> int:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from socket_server.inbox.inbox import (
     IDEMPOTENCY_S,
+    MAX_IDEMPOTENCY_KEYS,
     MICROSECONDS,
     Appended,
     Claim,
@@ -129,6 +130,8 @@ class MemoryInbox:
                 outcomes.append(self._head)
                 if entry.claim is not None:
                     self._claims[entry.claim.key] = (self._head, entry.claim)
+                    if len(self._claims) > MAX_IDEMPOTENCY_KEYS:
+                        self._claims.popitem(last=False)
                 if entry.ttl_s != 0 and entry.user_ids:
                     self._keep(entry, now)
                     pairs += len(entry.user_ids)

@@ -1,12 +1,16 @@
-"""Which store INBOX_URL names."""
+"""Makes the store that INBOX_URL names."""
 
 from urllib.parse import unquote
 
 from socket_server.inbox.inbox import Inbox, Retention
+from socket_server.redis_access.keys import DEFAULT_KEYS, Keys
 
 
-def make(url: str, retention: Retention, *, several_nodes: bool = False) -> Inbox:
-    """Return the store that a good INBOX_URL names (config.py has judged it). several_nodes: it reports what all reach."""
+def make(url: str, retention: Retention, keys: Keys = DEFAULT_KEYS, *, several_nodes: bool = False) -> Inbox:
+    """Return the store of a valid INBOX_URL (config/environment.py has checked it), not opened.
+
+    keys: the names of keys in Redis. several_nodes: appends report the connections of all nodes.
+    """
     scheme, _, rest = url.partition("://")
     if scheme == "memory":
         from socket_server.inbox.memory import MemoryInbox
@@ -18,7 +22,6 @@ def make(url: str, retention: Retention, *, several_nodes: bool = False) -> Inbo
         path, _, option = rest.partition("?")  # not urlsplit(), which ends a path at its first #
         full = option.lower() == "synchronous=full"
         return SqliteClient(unquote(path[1:]), retention, synchronous="FULL" if full else "NORMAL")
-    from socket_server.cluster.scripts import CONNECTIONS
     from socket_server.inbox.redis.store import RedisInbox
 
-    return RedisInbox(url, retention, counted=CONNECTIONS if several_nodes else "")
+    return RedisInbox(url, retention, keys=keys, counts_connections=several_nodes)

@@ -27,6 +27,8 @@ from socket_server.transport.socketio.packets import Packet
 
 _log = log.logger("Broadcast")
 
+_Key = tuple[str, str]  # the owner of an idempotency key, and the key
+
 
 class Broadcaster:
     """Stores notifications and delivers them to the connections of their users."""
@@ -51,7 +53,7 @@ class Broadcaster:
         self._queue = DeliveryQueue(fan_out or FanOut())
         self._delivery = Delivery(sessions, self._queue, head)
         self._group_commit = GroupCommit(self._store)
-        self._keys_in_use: set[str] = set()  # idempotency keys of requests that are not answered yet
+        self._keys_in_use: set[_Key] = set()  # idempotency keys of requests that are not answered yet
         self._keys_lock = threading.Lock()
 
     @property
@@ -72,31 +74,32 @@ class Broadcaster:
         """
         return self._delivery.admit(user_id, connection)
 
-    def send(self, broadcast: Broadcast) -> Report:
+    def send(self, broadcast: Broadcast, owner: str = "") -> Report:
         """Store a broadcast and deliver it to the connections of its users.
 
         Raises InboxUnavailable; RequestError 409 or 422 for an idempotency key that is in use.
         """
-        result = self.send_all([broadcast])[0]
+        result = self.send_all([broadcast], owner)[0]
         if isinstance(result, RequestError):
             raise result
         return result
 
-    def send_all(self, broadcasts: Sequence[Broadcast]) -> list[Result]:
+    def send_all(self, broadcasts: Sequence[Broadcast], owner: str = "") -> list[Result]:
         """Store broadcasts together and deliver them in this order.
 
+        owner: whose idempotency keys they are; the same key of another owner is another key.
         Raises InboxUnavailable: then none of them is known to be stored. Those that are stored are delivered later.
         """
-        keys = {broadcast.key for broadcast in broadcasts if broadcast.key is not None}
+        keys = {(owner, broadcast.key) for broadcast in broadcasts if broadcast.key is not None}
         conflicts = self._reserve(keys) if keys else keys
         try:
             if not conflicts:
-                return self._send(Post(broadcasts))
-            accepted = [each for each in broadcasts if each.key not in conflicts]
-            results = iter(self._send(Post(accepted)) if accepted else ())
+                return self._send(Post(broadcasts, owner))
+            accepted = [each for each in broadcasts if (owner, each.key) not in conflicts]
+            results = iter(self._send(Post(accepted, owner)) if accepted else ())
         finally:
             self._keys_in_use -= keys - conflicts
-        return [key_in_use(each.key) if each.key in conflicts else next(results) for each in broadcasts]
+        return [key_in_use(each.key) if (owner, each.key) in conflicts else next(results) for each in broadcasts]
 
     def catch_up(self) -> None:
         """Enqueue what is stored and was not delivered: by an append whose answer was lost, or by another process (before
@@ -143,7 +146,7 @@ class Broadcaster:
             self._queue.start_flusher()
             raise
 
-    def _reserve(self, keys: set[str]) -> set[str]:
+    def _reserve(self, keys: set[_Key]) -> set[_Key]:
         """Mark idempotency keys as in use; return those that other requests are using now."""
         with self._keys_lock:
             conflicts = keys & self._keys_in_use
@@ -156,7 +159,7 @@ class Broadcaster:
             raise InboxUnavailable("the inbox has not been reached since this server was started")
         started = time.perf_counter()
         for post in posts:
-            post.entries = [self._entry(broadcast) for broadcast in post.broadcasts]
+            post.entries = [self._entry(broadcast, post.owner) for broadcast in post.broadcasts]
         entries = [entry for post in posts for entry in post.entries]
         appended = self._inbox.append(entries, self.head)
         while appended.more:
@@ -164,7 +167,7 @@ class Broadcaster:
             appended = self._inbox.append(entries, self.head)
         _log.debug("stored=%d stored_ms=%.2f", len(entries), (time.perf_counter() - started) * 1000)
 
-        if appended.others or not appended.complete:
+        if appended.foreign_records or not appended.complete:
             self._deliver_foreign(appended)
         try:
             self._enqueue(posts, appended)
@@ -188,24 +191,26 @@ class Broadcaster:
         at = 0
         for post in posts:
             end = at + len(post.broadcasts)
-            post.outcomes, post.all_nodes = appended.outcomes[at:end], appended.reach[at:end]
+            post.outcomes, post.all_nodes = appended.outcomes[at:end], appended.counts[at:end]
             post.audiences = [None if isinstance(outcome, Repeat) else next(audiences) for outcome in post.outcomes]
             post.batch, at = batch, end
 
     def _deliver_foreign(self, appended: Appended) -> None:
         """Deliver what other processes have stored, before what is stored now."""
         batch = Batch()
-        self._delivery.enqueue_records(batch, appended.others, complete=appended.complete)
+        self._delivery.enqueue_records(batch, appended.foreign_records, complete=appended.complete)
         self._queue.submit(batch)
 
-    def _entry(self, broadcast: Broadcast) -> Entry:
+    def _entry(self, broadcast: Broadcast, owner: str) -> Entry:
         claim = None
         if broadcast.key is not None:
             # The answer is stored together with the notification, so before the delivery: the counts that are expected now.
             # They are amended if they turn out wrong.
             audience = self._sessions.connections_of(broadcast.user_ids)
             expected = DeliveryCount(audience.users, len(audience.connections))
-            claim = Claim(broadcast.key, broadcast.digest, expected.encode())
+            stored_key = f"{owner}/{broadcast.key}" if owner else broadcast.key
+            former_key = broadcast.key if owner else None  # keys of version 1 had no owner
+            claim = Claim(stored_key, broadcast.digest, expected.encode(), former_key)
         return Entry(broadcast.user_ids, broadcast.notification, broadcast.ttl_s, claim)
 
     def _report(self, post: Post, missed: frozenset[Connection]) -> list[Result]:

@@ -31,11 +31,12 @@ class Post:
     If it could not be stored, `error` is set.
     """
 
-    __slots__ = ("all_nodes", "audiences", "batch", "broadcasts", "entries", "error", "outcomes", "users")
+    __slots__ = ("all_nodes", "audiences", "batch", "broadcasts", "entries", "error", "outcomes", "owner", "users")
 
-    def __init__(self, broadcasts: Sequence[Broadcast] = ()) -> None:
-        """broadcasts: none for a post that only asks the store for what others have stored."""
+    def __init__(self, broadcasts: Sequence[Broadcast] = (), owner: str = "") -> None:
+        """broadcasts: none for a post that only asks the store for what others have stored. owner: of their keys."""
         self.broadcasts = broadcasts
+        self.owner = owner
         self.users = sum([len(broadcast.user_ids) for broadcast in broadcasts])
         self.entries: Sequence[Entry] = ()
         self.outcomes: Sequence[int | Repeat] = ()

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import pytest
 
-from socket_server.cluster import redis_registry, scripts
+from socket_server.cluster import redis_registry
 from socket_server.cluster.feed import Feed
 from socket_server.cluster.redis_registry import RedisRegistry
 from socket_server.errors import ClusterUnavailable
@@ -35,7 +35,7 @@ class Node:
         self.sessions = SessionManager(max_per_user)
         self.gate = Gate(Origins(), 10_000, addresses=AddressLimits(max_per_address))
         self.addresses = self.gate.addresses
-        self.inbox = RedisInbox(url, Retention(), counted=scripts.CONNECTIONS)
+        self.inbox = RedisInbox(url, Retention(), counts_connections=True)
         self.registry = RedisRegistry(url, self.sessions, name, max_per_user, self.addresses)
         self.addresses.on_failed, self.addresses.on_counted = self.registry.failed, self.registry.counted
         self.feed = Feed(url, name, self.registry)
@@ -66,7 +66,7 @@ class Node:
         made, session = connection()
         made.pid = pid or made.sid
         self.broadcaster.admit(user, made)
-        self.registry.settle(made)
+        self.registry.wait_until_visible(made)
         return made, session
 
     def say(self, *users: str) -> tuple[int, int, int]:

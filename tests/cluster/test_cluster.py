@@ -12,8 +12,8 @@ import redis.sentinel
 import requests
 import websocket
 
-from socket_server.inbox.redis.scripts import PREFIX
-from socket_server.inbox.redis.store import TIMEOUT_S
+from socket_server.redis_access.client import TIMEOUT_S
+from socket_server.redis_access.keys import DEFAULT_KEYS
 from tests.cluster.nodes import Cluster
 from tests.integration.protocol import TRANSPORTS, Client, client
 from tests.redis_servers import RunningRedis
@@ -342,8 +342,8 @@ def test_a_failover_with_sentinel(
         servers = [each.server for each in own.nodes]
         clients: list[Any] = [connects(server, "ada") for server in servers]
         is_whole(servers, clients)
-        newest = first.client.get(PREFIX + "head")
-        wait_for(lambda: second.client.get(PREFIX + "head") == newest, what="the replica's copy")
+        newest = first.client.get(DEFAULT_KEYS.prefix + "head")
+        wait_for(lambda: second.client.get(DEFAULT_KEYS.prefix + "head") == newest, what="the replica's copy")
         first.kill()
         is_down(servers, clients, "redis+sentinel://127.0.0.1")
         wait_for(lambda: all(server.get("/health").ok for server in servers), 40, "the new primary")

@@ -10,7 +10,7 @@ import pytest
 from socket_server.errors import Unavailable
 from socket_server.inbox.inbox import Entry
 from socket_server.inbox.redis import store
-from socket_server.inbox.redis.scripts import LOG
+from socket_server.redis_access.keys import DEFAULT_KEYS
 from tests.cluster.conftest import Node, Nodes
 from tests.redis_servers import RunningRedis
 from tests.servers import wait_for
@@ -122,13 +122,13 @@ def test_a_publisher_on_a_node_that_is_far_behind_is_served_in_order(make_node: 
     one, two = make_node("a").start(), make_node("b")
     two.start(feed=False)
     _, session = two.connect("ada")
-    said = [say(one, "ada") for _ in range(store._OTHERS * 2 + 10)]
+    said = [say(one, "ada") for _ in range(store._MAX_FOREIGN_ENTRIES * 2 + 10)]
     handed_out = two.inbox.append([Entry(("ada",), b"{}")], two.broadcaster.head)
     assert handed_out.more
-    assert (len(handed_out.others), handed_out.outcomes) == (store._OTHERS, ())
+    assert (len(handed_out.foreign_records), handed_out.outcomes) == (store._MAX_FOREIGN_ENTRIES, ())
     said.append(say(two, "ada"))
     got(session, said)
-    said += [say(one, "ada") for _ in range(store._OTHERS + 1)]
+    said += [say(one, "ada") for _ in range(store._MAX_FOREIGN_ENTRIES + 1)]
     two.broadcaster.catch_up()
     got(session, said)
 
@@ -144,7 +144,7 @@ def test_what_the_log_does_not_hold_any_more_is_had_from_the_inbox(
     wait_for(lambda: refused(one.feed.check), what="the trouble")
     for _ in range(5):
         say(two, "ada")
-    redis_server.client.xtrim(LOG, maxlen=2, approximate=False)
+    redis_server.client.xtrim(DEFAULT_KEYS.log, maxlen=2, approximate=False)
     one.network.restore()
     wait_for(lambda: session.closures == ["recovers from its inbox"], what="the end of its transport")
     assert offsets(session) == said
@@ -170,14 +170,14 @@ def test_after_a_flush_who_was_connected_comes_back_to_be_told(make_node: Nodes,
 def test_an_append_whose_answer_is_lost_goes_out_once(make_node: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = make_node("a").start(), make_node("b").start()
     sessions = [node.connect("ada")[1] for node in (one, two)]
-    run = two.inbox._line.run
+    run = two.inbox._append_connection.run
 
     def lose_the_answer(*arguments: Any) -> None:
         run(*arguments)
         raise ConnectionResetError
 
     with monkeypatch.context() as patch:
-        patch.setattr(two.inbox._line, "run", lose_the_answer)
+        patch.setattr(two.inbox._append_connection, "run", lose_the_answer)
         assert refused(lambda: say(two, "ada"))
     for session in sessions:
         wait_for(lambda session=session: session.packets, what="what was stored")
@@ -224,13 +224,13 @@ def test_offsets_grow_beyond_all_that_a_node_has_delivered(make_node: Nodes, red
     one, two = make_node("a").start(), make_node("b").start()
     _, session = one.connect("ada")
     kept = say(two, "ada")
-    head = redis_server.client.get(store.PREFIX + "head")
+    head = redis_server.client.get(DEFAULT_KEYS.prefix + "head")
     lost = say(two, "ada")
     got(session, [kept, lost])
-    redis_server.client.set(store.PREFIX + "head", head)
-    redis_server.client.xdel(LOG, f"{lost}-0")
-    redis_server.client.delete(f"{store.PREFIX}body:{lost}")
-    redis_server.client.rpop(f"{store.PREFIX}user:ada")
+    redis_server.client.set(DEFAULT_KEYS.prefix + "head", head)
+    redis_server.client.xdel(DEFAULT_KEYS.log, f"{lost}-0")
+    redis_server.client.delete(f"{DEFAULT_KEYS.prefix}body:{lost}")
+    redis_server.client.rpop(f"{DEFAULT_KEYS.prefix}user:ada")
     new = say(one, "ada")
     assert new > lost
     assert not one.inbox.since("ada", kept, None, 10, 1_000).complete

@@ -6,10 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from socket_server.cluster import scripts
 from socket_server.cluster.registry import CROWDED_OUT, REPLACED, SIGNED_OUT, ClusterStats, LocalRegistry
 from socket_server.errors import ClusterUnavailable
-from socket_server.inbox.redis.scripts import PREFIX
+from socket_server.redis_access.keys import DEFAULT_KEYS
 from socket_server.sessions import SessionManager, Stats
 from socket_server.transport.engineio.gate import CROWDED, Request
 from tests.cluster.conftest import Nodes
@@ -67,7 +66,7 @@ def test_a_server_that_is_one_node_answers_alike() -> None:
     registry.start(lambda each, why: ended.append((each.sid, why)))
     made, _ = connection()
     sessions.add("ada", made)
-    registry.settle(made)
+    registry.wait_until_visible(made)
     registry.check()
     assert registry.stats() == ClusterStats(Stats(1, 1))
     assert "nodes" not in registry.stats().to_json()
@@ -177,7 +176,7 @@ def test_a_dead_node_is_forgotten_with_all_its_connections(
     assert time.monotonic() - started < brief_leases + 0.4 + 1
     assert two.names == {"b"}
     assert two.say("user 1", "user 2")[:2] == (1, 1)
-    assert not redis_server.client.keys(PREFIX + "*:a")
+    assert not redis_server.client.keys(DEFAULT_KEYS.prefix + "*:a")
 
 
 def test_a_node_that_stops_is_forgotten_at_once(make_node: Nodes, redis_server: RunningRedis) -> None:
@@ -219,8 +218,8 @@ def test_while_redis_stands_still_no_node_dies(make_node: Nodes, redis_server: R
         redis_server.resume()
         ends = time.monotonic() + 1.0
         while time.monotonic() < ends:
-            assert redis_server.client.zcard(scripts.NODES) == 3
-            assert redis_server.client.hlen(scripts.CONNECTIONS + "ada") == 3
+            assert redis_server.client.zcard(DEFAULT_KEYS.nodes) == 3
+            assert redis_server.client.hlen(DEFAULT_KEYS.connections_of("ada")) == 3
             time.sleep(0.02)
     assert one.counts == (1, 3)
 
@@ -247,11 +246,11 @@ def _flush(server: RunningRedis) -> None:
 
 
 def _lose_nodes(server: RunningRedis) -> None:
-    server.client.delete(scripts.NODES)
+    server.client.delete(DEFAULT_KEYS.nodes)
 
 
 def _lose_connections_of_a_node(server: RunningRedis) -> None:
-    server.client.delete(scripts.NODE + "a")
+    server.client.delete(DEFAULT_KEYS.node("a"))
 
 
 @pytest.mark.usefixtures("brief_leases")
@@ -274,7 +273,7 @@ def test_a_redis_that_goes_back_in_time_is_told_what_is_now(make_node: Nodes, re
     one, two = make_node("a").start(), make_node("b").start()
     left, _ = one.connect("ada")
     two.connect("bob")
-    before = {key: redis_server.client.dump(key) for key in redis_server.client.keys(PREFIX + "*")}
+    before = {key: redis_server.client.dump(key) for key in redis_server.client.keys(DEFAULT_KEYS.prefix + "*")}
     one.sessions.remove(left)
     came, _ = one.connect("eve")
     with redis_server.client.pipeline() as transaction:
@@ -353,7 +352,7 @@ def test_however_many_addresses_there_are_redis_is_told_a_few_at_a_time(
     one = make_node("a", max_per_address=2).start()
     for number in range(5_000):
         one.addresses.opened(f"192.0.{number // 250}.{number % 250}")
-    known = scripts.ADDRESSES + "a"
+    known = DEFAULT_KEYS.addresses("a")
     wait_for(lambda: redis_server.client.hlen(known) == 5_000, what="all of them")
     redis_server.client.config_resetstat()
     redis_server.client.flushall()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from socket_server.inbox import memory
 from socket_server.inbox.inbox import (
     IDEMPOTENCY_S,
     MICROSECONDS,
@@ -22,6 +23,8 @@ from socket_server.inbox.inbox import (
     Retention,
     Stored,
 )
+from socket_server.inbox.redis import store as redis_store
+from socket_server.inbox.sqlite import file
 from tests.inbox.conftest import CLOCKED, KINDS, LASTING, RETENTION, SHARED, FakeClock, Store, stores
 
 ALL = 1_000
@@ -409,15 +412,15 @@ def test_what_the_caller_has_not_delivered_is_handed_out_before_its_own(store: S
     second.open()
     theirs = put(second, Entry(("ada", "bob"), b"1"), Entry(("eve",), b"2"))
     appended = first.append([Entry(("ada",), b"3")], head)
-    assert [(each.offset, each.user_ids, each.notification) for each in appended.others] == [
+    assert [(each.offset, each.user_ids, each.notification) for each in appended.foreign_records] == [
         (theirs[0], ("ada", "bob"), b"1"),
         (theirs[1], ("eve",), b"2"),
     ]
     [own] = appended.outcomes
     assert isinstance(own, int)
     assert own > theirs[1]
-    assert first.append([], own).others == ()
-    assert [each.notification for each in first.append([], theirs[0]).others] == [b"2", b"3"]
+    assert first.append([], own).foreign_records == ()
+    assert [each.notification for each in first.append([], theirs[0]).foreign_records] == [b"2", b"3"]
 
 
 @stores(*LASTING)
@@ -425,8 +428,8 @@ def test_who_delivers_nothing_is_handed_out_nothing(store: Store) -> None:
     first, second = store.open(), store.open()
     first.open()
     put(second, Entry(("ada",), b"1"))
-    assert first.append([Entry(("ada",), b"2")]).others == ()
-    assert first.append([]).others == ()
+    assert first.append([Entry(("ada",), b"2")]).foreign_records == ()
+    assert first.append([]).foreign_records == ()
 
 
 @stores("sqlite")
@@ -441,7 +444,7 @@ def test_what_is_not_delivered_yet_is_handed_out_though_the_lists_have_moved(sto
     again.open()
     while again.maintain():
         pass
-    assert [each.notification for each in again.append([], head).others] == [b"unheard"]
+    assert [each.notification for each in again.append([], head).foreign_records] == [b"unheard"]
 
 
 @stores("sqlite", "embedded")  # Redis's log is for all nodes, and short
@@ -450,7 +453,7 @@ def test_a_forgotten_user_is_handed_out_no_more(store: Store) -> None:
     head = inbox.open()
     put(inbox, Entry(("ada", "bob"), b"shared"), Entry(("ada",), b"own"))
     inbox.forget("ada")
-    others = inbox.append([], head).others
+    others = inbox.append([], head).foreign_records
     assert [(each.user_ids, each.notification) for each in others] == [(("bob",), b"shared")]
 
 
@@ -468,7 +471,7 @@ def test_a_repeat_returns_what_the_first_did_and_stores_nothing(store: Store) ->
     (first,) = put(inbox, claimed(b"1", digest=b"\0\xff", answer=b"\xfe\0"))
     again = inbox.append([claimed(b"2", digest=b"other", answer=b"other")])
     assert again.outcomes == (Repeat(first, b"\0\xff", b"\xfe\0"),)
-    assert again.others == ()
+    assert again.foreign_records == ()
     assert inbox.open() == first
     assert bodies(missed(inbox, "ada", head)) == [b"1"]
 
@@ -511,6 +514,32 @@ def test_another_answer_can_be_set_for_a_key(store: Store) -> None:
     inbox.amend("another key", b"nothing to amend")
     assert inbox.append([claimed(b"2")]).outcomes == (Repeat(first, b"digest", b"amended"),)
     put(inbox, claimed(b"3", key="another key"))
+
+
+@stores(*LASTING)
+def test_a_claim_of_the_version_before_is_found_under_its_former_key(store: Store) -> None:
+    inbox = store.open()
+    (first,) = put(inbox, claimed(b"1"))
+    again = Entry(("ada",), b"again", claim=Claim("owner/key", b"digest", b"", "key"))
+    assert inbox.append([again]).outcomes == (Repeat(first, b"digest", b"answer"),)
+    new = Entry(("ada",), b"new", claim=Claim("owner/other", b"digest", b"answer", "other"))
+    (other,) = put(inbox, new)
+    assert inbox.append([new]).outcomes == (Repeat(other, b"digest", b"answer"),)
+
+
+@stores(*CLOCKED)
+def test_above_the_limit_the_oldest_keys_are_forgotten_first(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (memory, file, redis_store):
+        monkeypatch.setattr(module, "MAX_IDEMPOTENCY_KEYS", 3)
+    inbox = store.open()
+    for number in range(5):
+        put(inbox, claimed(b"x", f"key-{number}"))
+    if isinstance(inbox, file.SqliteFile):
+        while inbox.maintain():
+            pass
+    outcomes = inbox.append([claimed(b"x", f"key-{number}") for number in (2, 3, 4)]).outcomes
+    assert [isinstance(each, Repeat) for each in outcomes] == [True] * 3
+    put(inbox, claimed(b"x", "key-0"))
 
 
 @stores(*CLOCKED)

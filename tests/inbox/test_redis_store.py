@@ -14,8 +14,10 @@ import redis.sentinel
 from socket_server.errors import ConfigError
 from socket_server.inbox.inbox import MICROSECONDS, Claim, Entry, InboxUnavailable, Record, Repeat, Retention
 from socket_server.inbox.redis import store
-from socket_server.inbox.redis.scripts import LOG, PREFIX, records
+from socket_server.inbox.redis.encoding import decode_log
 from socket_server.inbox.redis.store import RedisInbox
+from socket_server.redis_access import client
+from socket_server.redis_access.keys import DEFAULT_KEYS
 from tests.inbox.conftest import RETENTION, FakeClock
 from tests.redis_servers import RunningRedis
 from tests.servers import free_port, wait_for
@@ -41,7 +43,7 @@ def refused(call: Callable[[], object]) -> str:
     started = time.monotonic()
     with pytest.raises(InboxUnavailable) as caught:
         call()
-    assert time.monotonic() - started < store.TIMEOUT_S + store.CONNECT_TIMEOUT_S + 1
+    assert time.monotonic() - started < client.TIMEOUT_S + client.CONNECT_TIMEOUT_S + 1
     text = str(caught.value)
     assert PASSWORD not in text
     assert caught.value.__cause__ is None
@@ -83,8 +85,8 @@ def test_the_log_has_an_entry_for_each_notification_in_order(redis_server: Runni
     outcomes += inbox.append([Entry(("ada",), b"last")]).outcomes
     first, live, claimed, repeat, nobody, last = outcomes
     assert isinstance(repeat, Repeat)
-    entries: Any = redis_server.client.xrange(LOG)
-    found = records(((entry_id, list(chain.from_iterable(fields.items()))) for entry_id, fields in entries), 0)
+    entries: Any = redis_server.client.xrange(DEFAULT_KEYS.log)
+    found = decode_log(((entry_id, list(chain.from_iterable(fields.items()))) for entry_id, fields in entries), 0)
     assert found == [
         Record(first, users, b"\0 \xff", found[0].before),
         Record(live, ("bob",), b"live", first),
@@ -101,10 +103,10 @@ def test_the_log_lets_go_of_what_is_old(redis_server: RunningRedis) -> None:
     inbox = RedisInbox(redis_server.url, Retention(), clock)
     for _ in range(300):
         say(inbox, b"x")
-    assert redis_server.client.xlen(LOG) == 300
+    assert redis_server.client.xlen(DEFAULT_KEYS.log) == 300
     clock.step(store.LOG_S + 1)
     say(inbox, b"x")
-    assert redis_server.client.xlen(LOG) <= 110  # whole blocks go
+    assert redis_server.client.xlen(DEFAULT_KEYS.log) <= 110  # whole blocks go
     inbox.close()
 
 
@@ -114,7 +116,7 @@ def test_the_log_does_not_grow_without_end(redis_server: RunningRedis, monkeypat
     for size in (10_000, 100, 1_000):
         for _ in range(500_000 // size):
             say(inbox, b"x" * size)
-        kept = sum(len(fields[b"entries"]) for _, fields in redis_server.client.xrange(LOG))
+        kept = sum(len(fields[b"entries"]) for _, fields in redis_server.client.xrange(DEFAULT_KEYS.log))
         assert 80_000 <= kept <= 120_000
     inbox.close()
 
@@ -125,14 +127,14 @@ def test_the_log_does_not_grow_without_end(redis_server: RunningRedis, monkeypat
 def test_one_body_for_ten_thousand_users(redis_server: RunningRedis, inbox: RedisInbox) -> None:
     before = redis_server.client.info("memory")["used_memory"]
     inbox.append([Entry(tuple(f"user {number}" for number in range(10_000)), b"%" * 100_000)])
-    assert len(redis_server.client.keys(PREFIX + "body:*")) == 1
+    assert len(redis_server.client.keys(DEFAULT_KEYS.prefix + "body:*")) == 1
     grown = redis_server.client.info("memory")["used_memory"] - before
     assert grown < 5_000_000  # the users' lists; a body each would be a gigabyte
 
 
 def test_a_body_goes_with_its_last_list(redis_server: RunningRedis, inbox: RedisInbox) -> None:
     def held() -> int:
-        return len(redis_server.client.keys(PREFIX + "body:*"))
+        return len(redis_server.client.keys(DEFAULT_KEYS.prefix + "body:*"))
 
     inbox.append([Entry(("ada", "bob"), b"shared")])
     assert held() == 1
@@ -158,7 +160,7 @@ def test_a_small_body_for_one_user_lies_in_the_users_list(
     head = inbox.open()
     bodies = [(b" :12 \xff\0" * 200)[:size]] * 3
     inbox.append([Entry(("ada",), body, ttl_s) for body in bodies])
-    assert len(redis_server.client.keys(PREFIX + "body:*")) == (0 if size <= 1_024 else 3)
+    assert len(redis_server.client.keys(DEFAULT_KEYS.prefix + "body:*")) == (0 if size <= 1_024 else 3)
     assert missed(inbox, head) == (bodies, True)
     if ttl_s is not None:
         clock.step(ttl_s + 1)
@@ -174,12 +176,12 @@ def test_everything_of_a_user_expires(redis_server: RunningRedis) -> None:
     say(inbox, b"1", b"2", b"3")
     inbox.forget("bob")
     inbox.forget("eve")
-    lasting = {(PREFIX + name).encode() for name in ("head", "began", "log", "logged")}
+    lasting = {(DEFAULT_KEYS.prefix + name).encode() for name in ("head", "began", "log", "logged")}
     for key in redis_server.client.keys("*"):
         left = redis_server.client.pttl(key) / 1_000
         if key in lasting:
             assert left < 0
-        elif b":key:" in key:
+        elif b":key" in key:
             assert 86_399 < left < 86_402
         else:
             assert 99 < left < 108 or (b":body:" in key and 9 < left < 12), key
@@ -188,7 +190,7 @@ def test_everything_of_a_user_expires(redis_server: RunningRedis) -> None:
 
 def test_a_list_lives_as_long_as_its_newest_notification(redis_server: RunningRedis) -> None:
     inbox = RedisInbox(redis_server.url, Retention(1_000, 3))
-    key = PREFIX + "user:ada"
+    key = DEFAULT_KEYS.prefix + "user:ada"
     say(inbox, b"1")
     for left in (1, 999):
         redis_server.client.expire(key, left)
@@ -212,7 +214,7 @@ def test_a_body_that_redis_threw_away_is_not_taken_for_nothing_missed(
 ) -> None:
     head = inbox.open()
     first, second, _ = say(inbox, b"1", b"2" * 2_000, b"3")
-    redis_server.client.delete(f"{PREFIX}body:{second}")
+    redis_server.client.delete(f"{DEFAULT_KEYS.prefix}body:{second}")
     assert missed(inbox, head) == ([b"1", b"3"], False)
     assert missed(inbox, first) == ([b"3"], False)
     assert missed(inbox, second) == ([b"3"], True)
@@ -264,13 +266,13 @@ def test_a_redis_that_was_restarted_meanwhile_is_no_error(run_redis: Run) -> Non
 
 
 def test_a_redis_that_does_not_answer_is_unavailable_in_time(run_redis: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(client, "TIMEOUT_S", 0.3)
     server = run_redis(password=PASSWORD)
     inbox = RedisInbox(server.url, RETENTION)
     inbox.open()
     server.client.client_pause(1_500)
     started = time.monotonic()
-    assert "has not answered for 0.3 s" in refused(lambda: say(inbox, b"x"))
+    assert "did not answer for 0.3 s" in refused(lambda: say(inbox, b"x"))
     assert time.monotonic() - started < 1
     time.sleep(1.5)
     say(inbox, b"y")
@@ -278,7 +280,7 @@ def test_a_redis_that_does_not_answer_is_unavailable_in_time(run_redis: Run, mon
 
 
 def test_an_append_whose_answer_was_lost_is_not_tried_twice(run_redis: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(client, "TIMEOUT_S", 0.3)
     server = run_redis()
     inbox = RedisInbox(server.url, RETENTION)
     head = inbox.open()
@@ -301,7 +303,7 @@ def test_a_full_redis_stores_nothing_by_halves(redis_server: RunningRedis, inbox
         assert refused(lambda: inbox.append([Entry(("ada", "bob"), b"2", claim=Claim("key", b"d", b"a"))] * 3)) == text
         assert missed(inbox, head) == ([b"1"], True)  # what is there can still be read
         assert sorted(redis_server.client.keys("*")) == before
-        assert redis_server.client.xlen(LOG) == 1
+        assert redis_server.client.xlen(DEFAULT_KEYS.log) == 1
     finally:
         redis_server.client.config_set("maxmemory", 0)
     inbox.append([Entry(("ada",), b"2", claim=Claim("key", b"d", b"a"))])
@@ -356,13 +358,13 @@ def test_a_wrong_password_and_none_are_named_and_not_shown(run_redis: Run) -> No
     for credentials in ("", ":no-" + PASSWORD + "@", "eve:" + PASSWORD + "@"):
         inbox = RedisInbox(f"redis://{credentials}127.0.0.1:{server.port}/0", RETENTION)
         for call in calls(inbox):
-            assert "wants another user or password" in refused(call)
+            assert "asks for another user or password" in refused(call)
         inbox.close()
 
 
 def test_another_programs_keys_are_named(redis_server: RunningRedis, inbox: RedisInbox) -> None:
-    redis_server.client.lpush(PREFIX + "head", "x")
-    assert "another program's data" in refused(inbox.open)
+    redis_server.client.lpush(DEFAULT_KEYS.prefix + "head", "x")
+    assert "data of another program" in refused(inbox.open)
 
 
 def test_a_policy_that_throws_things_away_is_warned_of(
@@ -433,7 +435,7 @@ def test_sentinels_are_asked_for_the_primary_before_and_after_a_failover(run_red
     inbox = RedisInbox(url, RETENTION)
     head = inbox.open()
     (offset,) = say(inbox, b"1")
-    wait_for(lambda: second.client.get(PREFIX + "head") == b"%d" % offset, what="the replica's copy")
+    wait_for(lambda: second.client.get(DEFAULT_KEYS.prefix + "head") == b"%d" % offset, what="the replica's copy")
     first.kill()
     text = refused(lambda: say(inbox, b"lost"))
     assert "redis+sentinel://127.0.0.1" in text
@@ -505,13 +507,13 @@ def test_a_redis_that_lost_the_newest_begins_a_new_life_there(redis_server: Runn
     inbox.open()
     clock.step(1)
     (kept,) = say(inbox, b"kept")
-    keys = [PREFIX + name for name in ("head", "user:ada")]
+    keys = [DEFAULT_KEYS.prefix + name for name in ("head", "user:ada")]
     older = [redis_server.client.dump(key) for key in keys]
     clock.step(1)
     (lost,) = say(inbox, b"lost")
     for key, value in zip(keys, older, strict=True):
         redis_server.client.restore(key, 0, value, replace=True)
-    redis_server.client.xtrim(LOG, maxlen=1, approximate=False)
+    redis_server.client.xtrim(DEFAULT_KEYS.log, maxlen=1, approximate=False)
     clock.step(-10)
     assert not missed(inbox, kept)[1]
     (new,) = say(inbox, b"new")
@@ -526,7 +528,7 @@ def test_a_lost_head_does_not_stop_the_log(redis_server: RunningRedis) -> None:
     clock = FakeClock()
     inbox = RedisInbox(redis_server.url, RETENTION, clock)
     (old,) = say(inbox, b"1")
-    redis_server.client.delete(PREFIX + "head")
+    redis_server.client.delete(DEFAULT_KEYS.prefix + "head")
     clock.step(-10)
     other = RedisInbox(redis_server.url, RETENTION, clock)  # which has seen nothing of this
     (new,) = say(other, b"2")
@@ -556,13 +558,13 @@ def test_two_processes_share_one_order(redis_server: RunningRedis) -> None:
 
 def test_recoveries_do_not_hold_up_an_append(redis_server: RunningRedis, inbox: RedisInbox) -> None:
     say(inbox, b"x")
-    with_all_taken = [inbox._reading.acquire(timeout=1) for _ in range(store._READERS)]
+    with_all_taken = [inbox._read_slots.acquire(timeout=1) for _ in range(store._READERS)]
     assert all(with_all_taken)
     started = time.monotonic()
     say(inbox, b"y")
     assert time.monotonic() - started < 1
     for _ in with_all_taken:
-        inbox._reading.release()
+        inbox._read_slots.release()
 
 
 def test_it_takes_no_more_connections_than_it_says(redis_server: RunningRedis, inbox: RedisInbox) -> None:

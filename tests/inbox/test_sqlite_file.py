@@ -150,8 +150,8 @@ def test_two_stores_on_one_file_hand_out_the_same_order(path: Path, opened: list
         entries = [Entry(("ada", f"user {dice.randrange(9)}"), dice.randbytes(8)) for _ in range(count)]
         mine = delivered[number]
         appended = append(stores[number], entries, mine[-1][0] if mine else start)
-        assert all(each.user_ids[0] == "ada" for each in appended.others)
-        mine += [(each.offset, each.notification) for each in appended.others]
+        assert all(each.user_ids[0] == "ada" for each in appended.foreign_records)
+        mine += [(each.offset, each.notification) for each in appended.foreign_records]
         mine += [(at, entry.notification) for at, entry in zip(appended.outcomes, entries, strict=True)]  # type: ignore[misc]
 
     for _ in range(150):
@@ -176,8 +176,8 @@ def test_what_another_store_has_stored_is_handed_out_with_its_users(path: Path, 
     (first,) = append(old, [Entry(("ada", "שלום", "a\0b"), b"\0\xff")], head).outcomes
     assert isinstance(first, int)
     appended = append(new, [Entry(("bob",), b"2")], head)
-    assert appended.others == (Record(first, ("ada", "שלום", "a\0b"), b"\0\xff"),)
-    assert append(new, [], appended.outcomes[0]).others == ()  # type: ignore[arg-type]
+    assert appended.foreign_records == (Record(first, ("ada", "שלום", "a\0b"), b"\0\xff"),)
+    assert append(new, [], appended.outcomes[0]).foreign_records == ()  # type: ignore[arg-type]
 
 
 def test_a_key_that_another_store_has_used_is_a_repeat(path: Path, opened: list[SqliteFile]) -> None:

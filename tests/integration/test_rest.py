@@ -561,6 +561,28 @@ def test_many_with_one_key_at_once_are_delivered_once(inbox_server: RunningServe
     connection.pong()
 
 
+def test_a_key_belongs_to_the_api_key_that_used_it(tmp_path: Path) -> None:
+    with running(tmp_path, API_KEYS=f"{API_KEY},{SECOND_KEY}") as server:
+        server.api_key = API_KEY
+
+        def send(api_key: str, title: str) -> requests.Response:
+            body = {"userIds": ["1"], "notification": {"title": title}}
+            headers = {"Authorization": f"Bearer {api_key}", "Idempotency-Key": "shared"}
+            return server.post("/broadcast", json=body, headers=headers)
+
+        first, other = send(API_KEY, "one"), send(SECOND_KEY, "two")
+        assert (first.status_code, other.status_code) == (200, 200)
+        assert first.json()["id"] != other.json()["id"]
+        assert send(API_KEY, "one").json()["id"] == first.json()["id"]
+        assert send(SECOND_KEY, "two").json()["id"] == other.json()["id"]
+        assert send(SECOND_KEY, "one").status_code == 422
+        batch = {"userIds": ["1"], "notification": {"title": "one"}, "idempotencyKey": "shared"}
+        answer = server.post(
+            "/broadcast/batch", json={"broadcasts": [batch]}, headers={"Authorization": f"Bearer {SECOND_KEY}"}
+        )
+        assert answer.json()["results"][0]["status"] == 422
+
+
 def test_in_a_batch_each_broadcast_has_its_own_key(inbox_server: RunningServer, opens: Opens) -> None:
     connection = opens(inbox_server)
     connection.sign_in({"token": mint("batch")})

@@ -5,7 +5,9 @@ import json
 import logging
 import re
 import sys
+import time
 import timeit
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -168,10 +170,15 @@ def test_a_megabyte_of_hostile_text_is_redacted_within_50_ms(hostile: str) -> No
     secrets = ["the-api-key-of-the-back-end", "another-secret-of-this-server"]
     for formatter in (TextFormatter(secrets), JsonFormatter(secrets)):
         made = record("%s", text, exc_info=failure(text[:65_536]))  # the largest message of a client
-        took = min(timeit.repeat(lambda made=made, formatter=formatter: formatter.format(made), number=1, repeat=3))
+        took = fastest_s(lambda made=made, formatter=formatter: formatter.format(made))  # type: ignore[misc]
         assert took < 0.05, f"{took * 1_000:.1f} ms"
-    took = min(timeit.repeat(lambda: Redactor(secrets)(text[:100_000]), number=1, repeat=3))
+    took = fastest_s(lambda: Redactor(secrets)(text[:100_000]))
     assert took < 0.05, f"{took * 1_000:.1f} ms for a tenth of it without a bound"
+
+
+def fastest_s(call: Callable[[], object]) -> float:
+    """Return the processor time of a call, in seconds: the least of three, whatever else this machine does."""
+    return min(timeit.repeat(call, timer=time.thread_time, number=1, repeat=3))
 
 
 @given(st.lists(st.sampled_from([*HOSTILE.values(), TOKEN, "e", "y", "w", ".", " ", "é"]), min_size=1, max_size=6))
@@ -179,7 +186,7 @@ def test_no_mixture_takes_longer_for_twice_the_text_than_linear_time_allows(part
     text = "".join(parts)
     text = text * (20_000 // len(text) + 1)
     redact = Redactor(["the-api-key-of-the-back-end"])
-    assert min(timeit.repeat(lambda: redact(text), number=1, repeat=3)) < 0.02
+    assert fastest_s(lambda: redact(text)) < 0.02
 
 
 def test_a_long_text_is_cut_and_says_so() -> None:

@@ -20,6 +20,7 @@ import orjson
 from socket_server import log
 from socket_server.inbox.inbox import (
     IDEMPOTENCY_S,
+    MAX_IDEMPOTENCY_KEYS,
     MICROSECONDS,
     Appended,
     Claim,
@@ -34,7 +35,7 @@ from socket_server.inbox.inbox import (
     Stored,
     clock_us,
 )
-from socket_server.inbox.sqlite import postings
+from socket_server.inbox.sqlite import ownership, postings
 from socket_server.inbox.sqlite.encoded_entry import EncodedEntry, pack, pack_users, unpack_users
 from socket_server.inbox.sqlite.postings import Postings
 
@@ -101,6 +102,7 @@ class SqliteFile:
         self._began = 0
         self._purged = 0  # the horizon when retention by age last deleted something: no clock or setting brings it back
         self._head = 0
+        self._claims = 0  # idempotency keys in the file, approximately
         self._postings = Postings(retention.max_per_user)
         self._erasing = False  # something that was forgotten is still in the write-ahead file
         self._delivered = 0  # up to where the caller has delivered, by its own account
@@ -251,8 +253,7 @@ class SqliteFile:
 
     def _open(self) -> sqlite3.Connection:
         Path(self._path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # What people are told is nobody else's to read. The -wal and -shm files take over its mode.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        secured = ownership.secure(self._path)
         db = sqlite3.connect(self._path, isolation_level=None, timeout=_BUSY_S)
         try:
             self._set_up(db)
@@ -261,6 +262,9 @@ class SqliteFile:
             raise
         found = os.stat(self._path)
         self._file = (found.st_dev, found.st_ino)
+        if self._file != secured:
+            db.close()
+            raise InboxUnavailable(f"the inbox {self._path} was replaced while it was opened: try again")
         return db
 
     def _set_up(self, db: sqlite3.Connection) -> None:
@@ -304,6 +308,7 @@ class SqliteFile:
         (noted,) = db.execute("SELECT value FROM meta WHERE name = 'head'").fetchone()
         (self._purged,) = db.execute("SELECT coalesce(max(value), 0) FROM meta WHERE name = 'purged'").fetchone()
         (newest,) = db.execute("SELECT max(offset) FROM notifications").fetchone()
+        (self._claims,) = db.execute("SELECT count(*) FROM claims").fetchone()
         self._head = max(self._head, self._began, noted, newest or 0)
         self._seen_version = version
 
@@ -353,13 +358,14 @@ class SqliteFile:
         if claim is None:
             return None
         row = db.execute(
-            "SELECT offset, digest, answer FROM claims WHERE key = ? AND offset > ?",
-            (claim.key, now - IDEMPOTENCY_S * MICROSECONDS),
+            "SELECT offset, digest, answer FROM claims WHERE key IN (?, ?) AND offset > ?",
+            (claim.key, claim.former_key, now - IDEMPOTENCY_S * MICROSECONDS),
         ).fetchone()
         return None if row is None else Repeat(*row)
 
     def _claim(self, db: sqlite3.Connection, claim: Claim, offset: int) -> None:
         db.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?)", (claim.key, offset, claim.digest, claim.answer))
+        self._claims += 1
 
     def _stored_after(self, db: sqlite3.Connection, after: int) -> Iterator[Record]:
         for offset, users, body in db.execute(
@@ -451,10 +457,7 @@ class SqliteFile:
                 ended = db.execute(
                     "SELECT offset FROM notifications WHERE expires <= ? LIMIT ?", (now, _PURGED_AT_ONCE)
                 ).fetchall()
-                keys = db.execute(
-                    "SELECT key FROM claims WHERE offset <= ? LIMIT ?",
-                    (now - IDEMPOTENCY_S * MICROSECONDS, _PURGED_AT_ONCE),
-                ).fetchall()
+                keys = self._claims_to_drop(db, now)
             if not old and not ended and not keys:
                 return False
             with self._writing() as db:
@@ -463,7 +466,18 @@ class SqliteFile:
                     self._note_purged(db, self._horizon(now))
                 db.executemany("DELETE FROM notifications WHERE offset = ?", old + ended)
                 db.executemany("DELETE FROM claims WHERE key = ?", keys)
+            self._claims -= len(keys)
         return True
+
+    def _claims_to_drop(self, db: sqlite3.Connection, now: int) -> list[tuple[str]]:
+        """Return keys whose time is over, and the oldest above MAX_IDEMPOTENCY_KEYS."""
+        keys = db.execute(
+            "SELECT key FROM claims WHERE offset <= ? LIMIT ?", (now - IDEMPOTENCY_S * MICROSECONDS, _PURGED_AT_ONCE)
+        ).fetchall()
+        excess = min(self._claims - MAX_IDEMPOTENCY_KEYS, _PURGED_AT_ONCE)
+        if not keys and excess > 0:
+            keys = db.execute("SELECT key FROM claims ORDER BY offset LIMIT ?", (excess,)).fetchall()
+        return keys
 
     def _sweep_slice(self, now: float) -> bool:
         if now < self._next_sweep:

@@ -140,7 +140,7 @@ def test_a_repeat_within_a_batch_gets_the_actual_counts_of_the_first() -> None:
 def test_a_key_in_use_is_a_conflict_even_if_the_inbox_is_down(forgetful: Forgetful) -> None:
     broadcaster, _ = online(inbox=forgetful)
     forgetful.mute = True
-    broadcaster._keys_in_use.add("key")
+    broadcaster._keys_in_use.add(("", "key"))
     with pytest.raises(RequestError) as refused:
         broadcaster.send(broadcast("ada", key="key"))
     assert refused.value.status == 409
