@@ -13,7 +13,7 @@ from socket_server import log
 from socket_server.runtime.descriptors import CountedSocket
 from socket_server.runtime.time_slice import TimeSlice
 from socket_server.transport.engineio.gate import FULL, PATH
-from socket_server.transport.engineio.websocket import LINGER_BYTES, LINGER_S
+from socket_server.transport.engineio.linger import LINGER_BYTES, LINGER_S
 from socket_server.transport.http.context import HttpContext
 from socket_server.transport.http.errors import HttpError, RefusedError
 from socket_server.transport.http.handover.message import HandoverRequest

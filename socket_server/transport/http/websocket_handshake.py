@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +12,9 @@ from socket_server.transport.http.response import Response
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 _SWITCHING = (
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n%b\r\n"
 )
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 
 
 def accept_key(key: str) -> bytes | None:
@@ -27,7 +29,18 @@ def accept_key(key: str) -> bytes | None:
 
 def encode_switching(environ: Mapping[str, Any]) -> bytes:
     """Return the response that accepts a handshake that judge_handshake has accepted."""
-    return _SWITCHING % (accept_key(environ["HTTP_SEC_WEBSOCKET_KEY"]) or b"")
+    accept = accept_key(environ["HTTP_SEC_WEBSOCKET_KEY"]) or b""
+    return _SWITCHING % (accept, _subprotocol_header(environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "")))
+
+
+def _subprotocol_header(offered: str) -> bytes:
+    """Return the header that accepts the first offered subprotocol, as Node.js's `ws` does; b"" if there is none.
+
+    A client that offers some closes the connection if none is accepted (RFC 6455 section 4.1). No subprotocol changes what
+    is sent.
+    """
+    first = next((name for part in offered.split(",") if (name := part.strip())), "")
+    return b"Sec-WebSocket-Protocol: %b\r\n" % first.encode() if _TOKEN.fullmatch(first) else b""
 
 
 def judge_handshake(environ: Mapping[str, Any]) -> Response | None:
