@@ -40,7 +40,8 @@ from socket_server.transport.engineio.handshake import HandshakeReader
 from socket_server.transport.engineio.limits import Limits
 from socket_server.transport.engineio.origins import Origins
 from socket_server.transport.socketio.fanout import FanOut
-from socket_server.transport.socketio.server import SocketIO, on_gevent
+from socket_server.transport.socketio.flask_extension import SocketIO
+from socket_server.transport.socketio.server import on_gevent
 from socket_server.web import demo
 
 if TYPE_CHECKING:

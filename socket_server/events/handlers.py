@@ -20,8 +20,8 @@ from socket_server.runtime.deadlines import Deadlines
 from socket_server.sessions import SessionManager
 from socket_server.transport.socketio import packets
 from socket_server.transport.socketio.connection import Connection
+from socket_server.transport.socketio.flask_extension import SocketIO
 from socket_server.transport.socketio.packets import Packet
-from socket_server.transport.socketio.server import SocketIO
 
 _log = log.logger("Socket.IO")
 

@@ -1,12 +1,12 @@
-// A network before a server that tears: node cuts.mjs PORT prints {"port": …} to connect to instead. Every line on the
-// standard input cuts all connections at once: the clients get a reset, and lose what was on its way to them. Every other
-// server's end learns nothing of it, as behind a router that was switched off: it stays half-open.
+// A network that fails on command: node cuts.mjs PORT prints {"port": …} to connect to instead of PORT. Each line on the
+// standard input ends all connections at once: the clients get a reset and lose what was on its way to them. Half of the
+// server's ends are not closed and stay half-open, as behind a router that was switched off.
 
 import { connect, createServer } from "node:net";
 import { createInterface } from "node:readline";
 
 const [port] = process.argv.slice(2).map(Number);
-const open = new Map(); // the client's end -> the server's end
+const open = new Map(); // the client's socket -> the server's socket
 let cuts = 0;
 
 const network = createServer({ noDelay: true }, (client) => {
@@ -23,14 +23,14 @@ const network = createServer({ noDelay: true }, (client) => {
 
 createInterface({ input: process.stdin })
   .on("line", () => {
-    const torn = [...open];
+    const ended = [...open];
     open.clear();
-    torn.forEach(([client, server], index) => {
+    ended.forEach(([client, server], index) => {
       client.resetAndDestroy();
       if ((index + cuts) % 2 === 0) server.destroy();
     });
     cuts += 1;
-    console.log(JSON.stringify({ cut: cuts, connections: torn.length }));
+    console.log(JSON.stringify({ cut: cuts, connections: ended.length }));
   })
   .on("close", () => process.exit());
 

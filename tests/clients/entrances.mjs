@@ -1,7 +1,7 @@
-// Entrances to several servers: node entrances.mjs '[[PORT, …], …]' prints {"ports": […]}, a port to connect to for each
-// list. An entrance leads to the first port of its list that answers, as a balancer does. A line {"entrance": 0, "open": false}
-// on the standard input cuts all connections through that entrance, on both sides, and lets nobody through; true lets them
-// through again. It is answered by the same line, with "line": its number.
+// A TCP load balancer that fails on command: node entrances.mjs '[[PORT, …], …]' prints {"ports": […]}, a port to connect to
+// for each list. An entrance connects to the first port of its list that answers. A line {"entrance": 0, "open": false} on the
+// standard input closes all connections through that entrance on both sides and refuses new ones; true accepts them again.
+// It is answered by the same line, with "line": its number.
 
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
@@ -14,7 +14,7 @@ async function reach(ports) {
       await once(server, "connect");
       return server;
     } catch {
-      server.destroy(); // nobody is there
+      server.destroy(); // nothing listens there
     }
   }
 }

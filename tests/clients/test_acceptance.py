@@ -1,4 +1,4 @@
-"""The client that the server was asked to serve, word for word."""
+"""The client of the acceptance test, word for word."""
 
 import subprocess
 

@@ -1,4 +1,4 @@
-"""What is broadcast to a connection that recovers waits in line behind its replay, within bounds."""
+"""During a replay, live packets to a connection are held back, within a limit."""
 
 import itertools
 import threading
@@ -22,7 +22,7 @@ def numbers(session: RecordingSession) -> list[int]:
 
 
 class RecordingWebSocket:
-    """Takes prepared frames, as transport/websocket.py does."""
+    """Records the frames that it is sent."""
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
@@ -32,20 +32,20 @@ class RecordingWebSocket:
         return True
 
 
-def test_a_connection_that_does_not_hold_is_written_to_at_once() -> None:
+def test_packets_are_written_at_once_if_none_are_held() -> None:
     made, session = connection()
     assert not made.holds
     assert made.deliver([packet(1), packet(2)])
     assert numbers(session) == [1, 2]
 
 
-def test_what_is_delivered_while_it_holds_goes_out_in_order_at_the_release() -> None:
+def test_held_packets_are_written_in_order_at_the_release() -> None:
     made, session = connection()
     made.hold()
     assert made.holds
     assert made.deliver([packet(3)])
     assert made.deliver([packet(4), packet(5)])
-    assert made.send(packet(1)), "what is sent to it directly does not wait"
+    assert made.send(packet(1)), "send() does not hold back"
     assert made.send_all([packet(2)])
     assert numbers(session) == [1, 2]
     made.release()
@@ -56,7 +56,7 @@ def test_what_is_delivered_while_it_holds_goes_out_in_order_at_the_release() -> 
     assert len(session.packets) == 6
 
 
-def test_on_a_websocket_what_waited_goes_out_in_one_write() -> None:
+def test_held_packets_are_written_to_a_websocket_at_once() -> None:
     websocket = RecordingWebSocket()
     session = RecordingSession()
     session.websocket = websocket  # type: ignore[assignment]
@@ -71,7 +71,7 @@ def test_on_a_websocket_what_waited_goes_out_in_one_write() -> None:
     assert websocket.writes == [b"".join(each.frame for each in waiting), packet(5).frame]
 
 
-def test_a_fan_out_of_several_packets_waits_too() -> None:
+def test_a_fan_out_of_several_packets_is_held_too() -> None:
     made, session = connection()
     made.hold()
     assert FanOut().write([made], [PacketRun([packet(1), packet(2)])]) == []
@@ -81,7 +81,7 @@ def test_a_fan_out_of_several_packets_waits_too() -> None:
 
 
 @pytest.mark.parametrize("over", [False, True])
-def test_a_connection_that_holds_more_than_the_backlog_allows_is_closed(over: bool) -> None:
+def test_a_connection_that_holds_more_than_the_limit_is_closed(over: bool) -> None:
     size = len(packet(1, 100).payload)
     made, session = connection(max_backlog=3 * size - over)
     made.hold()
@@ -92,7 +92,7 @@ def test_a_connection_that_holds_more_than_the_backlog_allows_is_closed(over: bo
     assert made.gone is over
 
 
-def test_nothing_more_goes_to_a_connection_that_held_too_much_and_it_costs_no_more_memory() -> None:
+def test_a_connection_closed_for_holding_too_much_holds_and_gets_nothing_more() -> None:
     made, session = connection(max_backlog=1_000)
     made.hold()
     for number in range(100):
@@ -103,10 +103,10 @@ def test_nothing_more_goes_to_a_connection_that_held_too_much_and_it_costs_no_mo
     assert set(session.closures) == {"slow consumer"}
     assert FanOut().write([made], [PacketRun([packet(101)])]) == [made]
     made.release()
-    assert session.packets == [], "what came after a gap must not arrive"
+    assert session.packets == [], "packets after a gap must not arrive"
 
 
-def test_a_connection_that_has_ended_takes_nothing_whether_it_holds_or_not() -> None:
+def test_a_connection_that_has_ended_accepts_nothing() -> None:
     for hold, ended in itertools.product((False, True), repeat=2):
         made, session = connection()
         if hold:
@@ -119,7 +119,7 @@ def test_a_connection_that_has_ended_takes_nothing_whether_it_holds_or_not() -> 
         assert made.gone
 
 
-def test_a_second_replay_begins_with_an_empty_line() -> None:
+def test_each_hold_begins_with_the_whole_limit() -> None:
     made, session = connection(max_backlog=500)
     for _ in range(5):
         made.hold()
@@ -129,37 +129,42 @@ def test_a_second_replay_begins_with_an_empty_line() -> None:
     assert numbers(session) == [1] * 5
 
 
-class UnhurriedSession(RecordingSession):
-    """Lets other threads run while it is written to."""
+class SlowSession(RecordingSession):
+    """Takes time for each write, so that other threads run."""
 
     def send(self, pkt: Any) -> bool:
         time.sleep(0.0001)
         return super().send(pkt)
 
 
-def test_threads_that_deliver_while_it_is_released_change_no_order_and_lose_nothing() -> None:
+def test_packets_delivered_by_threads_during_the_release_keep_their_order() -> None:
     for _ in range(5):
-        session = UnhurriedSession()
+        session = SlowSession()
         made = Connection("sid", session, handshake())
         made.hold()
         numbered = itertools.count(1)
-        turn = threading.Lock()  # of deliverers, as the broadcaster has it
-        some_wait = threading.Event()
+        delivery_lock = threading.Lock()  # the broadcaster delivers one after the other too
+        some_held = threading.Event()
 
-        def work(made: Connection = made, turn: Any = turn, numbered: Any = numbered, some_wait: Any = some_wait) -> None:
+        def work(
+            made: Connection = made,
+            delivery_lock: Any = delivery_lock,
+            numbered: Any = numbered,
+            some_held: Any = some_held,
+        ) -> None:
             for _ in range(40):
-                with turn:
+                with delivery_lock:
                     number = next(numbered)
                     assert made.deliver([packet(number)])
                 if number == 20:
-                    some_wait.set()
+                    some_held.set()
                 if number >= 20:
-                    time.sleep(0.0002)  # so that some come before the release, some while it is written, some after it
+                    time.sleep(0.0002)  # some arrive before, some during, and some after the release
 
         threads = [threading.Thread(target=work) for _ in range(3)]
         for thread in threads:
             thread.start()
-        assert some_wait.wait(10)
+        assert some_held.wait(10)
         made.release()
         for thread in threads:
             thread.join()
