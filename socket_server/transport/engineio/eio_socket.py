@@ -1,45 +1,48 @@
-"""One Engine.IO session: its transport, its upgrade, and its packets in order.
+"""One Engine.IO session: its state, its transport, and the packets that it receives and sends.
 
 Source: github.com/socketio/engine.io-protocol.
 """
 
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from engineio.packet import Packet as UpstreamPacket
 from gevent.event import Event
 
-from socket_server.transport.engineio import frames
+from socket_server.transport.engineio import frames, packets
 from socket_server.transport.engineio.handshake import Handshake
-from socket_server.transport.engineio.polling import PollingQueue
+from socket_server.transport.engineio.inbound import END, Inbound
+from socket_server.transport.engineio.packets import Packet
+from socket_server.transport.engineio.polling_queue import PollingQueue
 from socket_server.transport.engineio.rate import TokenBucket
+from socket_server.transport.engineio.states import Input, State, allows, next_state
+from socket_server.transport.engineio.upgrade import Upgrade
 from socket_server.transport.engineio.websocket import WebSocket
-from socket_server.transport.socketio import packets
-from socket_server.transport.socketio.packets import Packet
 
 if TYPE_CHECKING:
     from socket_server.transport.engineio.server import EngineIOServer
 
+# The time for an upgrade; an unauthenticated client has AUTH_TIMEOUT if that is less. After it, polling goes on.
+UPGRADE_TIMEOUT_S = 10.0
+
+# The rest of that time if the session of an unauthenticated client is closed: half an upgrade must not hold a place.
+UNAUTHENTICATED_CLOSING_S = 1.0
+
 
 class EioSocket:
-    """One Engine.IO session: its transport now, its upgrade under way, and its packets in order.
+    """One Engine.IO session (see states.py for its states).
 
-    Packets that mean work are handled by one of the crew, one after the other; until it is done nothing more is read from
-    the client.
+    Messages are handled one after the other by a greenlet of the pool. While one is being handled, no more are read.
     """
 
     __slots__ = (
         "_bucket",
-        "_closing",
-        "_ended_already",
         "_inbound",
-        "_probe",
         "_reason",
         "_sent",
         "_server",
-        "_settled",
-        "_upgrading",
+        "_state",
+        "_upgrade",
         "address",
         "connection",
         "deadline",
@@ -51,45 +54,105 @@ class EioSocket:
 
     def __init__(self, server: "EngineIOServer", sid: str, handshake: Handshake) -> None:
         self._server = server
+        self._state = State.OPENING
         self.sid = sid
         self.address = handshake.address
-        self.handshake: Handshake | None = handshake  # until the Socket.IO CONNECT has been answered
-        self.websocket: WebSocket | None = None
-        self.polling: PollingQueue | None = None
-        self._probe: WebSocket | None = None  # a WebSocket that asks to take over from polling
-        self._upgrading = False  # it has probed: polling requests are answered with NOOP
-        # What has been received and is being handled (None: the session has ended); there only meanwhile.
-        self._inbound: deque[str | bytes | None] | None = None
-        self._settled: Event | None = None  # set when that has been handled, where somebody waits for it
-        self._reason = ""
-        self._closing: tuple[str, int] | None = None  # to be closed when the upgrade has come to its end: reason, code
-        self._bucket: TokenBucket | None = None  # of its messages, from the first on
-        self._ended_already = False
-        self._sent: Event | None = None  # set when the client has taken everything, where somebody waits for that
-        self.deadline: Any = None  # of the Socket.IO CONNECT
-        self.connection: Any = None  # the Socket.IO server's Connection
+        self.handshake: Handshake | None = handshake  # None once the Socket.IO CONNECT has been handled
+        self.websocket: WebSocket | None = None  # in the state WEBSOCKET, and after it
+        self.polling: PollingQueue | None = None  # in all states between OPENING and WEBSOCKET
+        self._upgrade: Upgrade | None = None  # in the states PROBING, UPGRADING and CLOSING
+        self._inbound: Inbound | None = None  # while messages are being handled
+        self._bucket: TokenBucket | None = None  # of messages; made at the first one
+        self._sent: Event | None = None  # made by wait_until_sent()
+        self._reason = ""  # why the session ended
+        self.deadline: Any = None  # of the Socket.IO CONNECT; set by the Socket.IO server
+        self.connection: Any = None  # the Socket.IO Connection
+
+    def _advance(self, event: Input) -> None:
+        self._state = next_state(self._state, event)
 
     @property
     def closed(self) -> bool:
-        """Whether the session has ended, or will as soon as its upgrade has come to its end."""
-        return self._ended_already or self._closing is not None
+        """Whether the session has ended, or will end with its upgrade."""
+        return self._state in (State.CLOSING, State.ENDED)
 
     @property
     def upgraded(self) -> bool:
-        """Whether the transport is a WebSocket; the upstream server asks."""
+        """Whether the transport is a WebSocket."""
         return self.websocket is not None
 
-    # Outwards
+    @property
+    def authenticated(self) -> bool:
+        return self.connection is not None and self.connection.user_id is not None
+
+    # Transports
+
+    def open_websocket(self, websocket: WebSocket) -> None:
+        self._advance(Input.OPEN_WEBSOCKET)
+        self.websocket = websocket
+
+    def open_polling(self, polling: PollingQueue) -> None:
+        self._advance(Input.OPEN_POLLING)
+        self.polling = polling
+
+    @property
+    def may_upgrade(self) -> bool:
+        """Whether a WebSocket may connect to take over from polling."""
+        return allows(self._state, Input.CONNECT_PROBE)
+
+    @property
+    def upgrading(self) -> bool:
+        """Whether polling requests are answered with NOOP, so that the client stops polling."""
+        return self._state in (State.UPGRADING, State.CLOSING)
+
+    def probe(self, websocket: WebSocket) -> None:
+        """Let a WebSocket take over. `may_upgrade` must be true."""
+        self._advance(Input.CONNECT_PROBE)
+        self._upgrade = Upgrade(websocket, self._time_for_upgrade(UPGRADE_TIMEOUT_S))
+
+    def _time_for_upgrade(self, timeout_s: float) -> float:
+        return timeout_s if self.authenticated else min(timeout_s, self._server.limits.auth_timeout_s)
+
+    def _probe_message(self, upgrade: Upgrade, data: str | bytes) -> None:
+        if data == "2probe" and allows(self._state, Input.PROBE):
+            self._advance(Input.PROBE)
+            upgrade.websocket.send(packets.PROBE_REPLY.frame)
+            if self.polling is not None and self.polling.polled:
+                self.polling.put(packets.NOOP_PACKET)  # ends the request that waits
+        elif data == packets.UPGRADE and allows(self._state, Input.UPGRADE):
+            self._complete_upgrade(upgrade)
+        else:
+            upgrade.websocket.close(frames.PROTOCOL_ERROR)
+
+    def _complete_upgrade(self, upgrade: Upgrade) -> None:
+        websocket, polling = upgrade.websocket, self.polling
+        if polling is not None:
+            for packet in polling.take():
+                if packet is not packets.NOOP_PACKET:
+                    websocket.send(packet.frame)
+        if self._state is State.CLOSING:
+            websocket.close(upgrade.close_code, reason=upgrade.close_reason)  # reported by lost()
+            return
+        self._advance(Input.UPGRADE)
+        upgrade.stop()
+        self.websocket, self.polling, self._upgrade = websocket, None, None
+        if polling is not None:
+            polling.end()
+        self._notify_sent()
+        self._server.upgraded(self)
+
+    # Sending
 
     def send(self, packet: UpstreamPacket) -> bool:
-        """Write a packet to the client, or line it up. Never blocks. Return False where the session has ended."""
+        """Write a packet to the client, or queue it. Never blocks. Return False if the session has ended."""
         ours = packets.wrap(packet)
         if self.websocket is not None:
             return self.websocket.send(ours.frame)
-        if self.polling is None or self._ended_already:
+        if self.polling is None or self._state is State.ENDED:
             return False
         if not self.polling.put(ours):
-            self._ended("slow consumer")
+            self.polling.take()  # the client recovers what it missed, on its next connection
+            self._end("slow consumer")
             return False
         return True
 
@@ -104,92 +167,63 @@ class EioSocket:
         return self.polling is not None and not self.polling.empty
 
     def wait_until_sent(self) -> bool:
-        """Wait until the client has taken all that was sent to it; return False where it has ended."""
+        """Block until the client has taken everything that was sent; return False if the session has ended."""
         while self._unsent and not self.closed:
             self._sent = self._sent or Event()
             self._sent.wait()
         return not self.closed
 
-    def _look_whether_sent(self) -> None:
+    def _notify_sent(self) -> None:
         if self._sent is not None and (self.closed or not self._unsent):
             self._sent.set()
             self._sent = None
+
+    def take_unsent(self, polling: PollingQueue) -> list[Packet]:
+        """Return what is queued for a client that polls."""
+        taken = polling.take()
+        self._notify_sent()
+        return taken
+
+    # Heartbeat
 
     def ping(self) -> None:
         self.send(packets.PING_PACKET)
 
     def overdue(self) -> None:
-        self.close(reason="ping timeout", code=frames.NORMAL)
+        self.close(reason="ping timeout")
 
-    def close(self, wait: bool = False, abort: bool = False, reason: str | None = None, code: int = frames.NORMAL) -> None:
-        """Close the session's transport; the official client takes that for a lost connection and comes back.
-
-        code: the WebSocket close code. wait, abort: the stock server's parameters, without meaning here.
-        """
-        if self.closed:
-            return
-        if self._upgrading:
-            # The client has stopped to poll and does not read the WebSocket yet: what it still has to hear would be lost.
-            self._closing = (reason or "forced close", code)
-            self._look_whether_sent()
-            return
-        if self.websocket is not None:
-            self.websocket.close(code, reason=reason or "forced close")
-            return
-        self._ended(reason or "forced close")
-
-    def _ended(self, reason: str) -> None:
-        if self._ended_already:
-            return
-        self._ended_already = True
-        self._server.forget(self)
-        if self.polling is not None:
-            self.polling.end()
-        probe, self._probe = self._probe, None
-        if probe is not None:
-            probe.close()
-        if self.websocket is not None:
-            self.websocket.close()
-        self._look_whether_sent()
-        self._reason = reason
-        self._enqueue(None)
-
-    # Inwards: the WebSocket's Receiver
+    # Receiving, also as the Receiver of its WebSockets
 
     def message(self, websocket: WebSocket, data: str | bytes) -> None:
-        if websocket is self._probe:
-            self._probed(websocket, data)
-        else:
+        if self._upgrade is not None and websocket is self._upgrade.websocket:
+            self._probe_message(self._upgrade, data)
+            return
+        try:
             self.receive(data)
-
-    def drained(self, websocket: WebSocket) -> None:
-        self._look_whether_sent()
-
-    def lost(self, websocket: WebSocket, reason: str) -> None:
-        if websocket is self._probe:
-            self._probe = None
-            self._upgrading = False
-            if self._closing is not None:
-                self._ended(self._closing[0])
-        elif websocket is self.websocket:
-            self._ended(reason)
+        except ValueError:
+            self.close(reason="parse error", code=frames.PROTOCOL_ERROR)
 
     def receive(self, data: str | bytes) -> None:
-        """Take one Engine.IO packet from the client; never blocks."""
+        """Take one packet from the client. Never blocks. Raises ValueError if it is not of protocol 4."""
         if self.closed:
             return
+        if isinstance(data, str):
+            data = packets.decode_text(data)
         kind = data[:1] if isinstance(data, str) else packets.MESSAGE
         if kind == packets.MESSAGE:
             if not self._within_rate():
                 self.close(reason="too many events", code=frames.POLICY_VIOLATION)
                 return
-            self._enqueue(data[1:] if isinstance(data, str) else data)
+            self._handle_later(data[1:] if isinstance(data, str) else data)
         elif kind == packets.PONG:
             self._server.heartbeat.pong(self)
         elif kind == packets.CLOSE:
             self.close(reason="client disconnect")
         elif kind not in (packets.NOOP, packets.UPGRADE):
-            self.close(reason="parse error", code=frames.PROTOCOL_ERROR)
+            raise ValueError("unknown packet type")
+
+    def drained(self, websocket: WebSocket) -> None:
+        self._notify_sent()
 
     def _within_rate(self) -> bool:
         now, limits = time.monotonic(), self._server.limits
@@ -197,83 +231,84 @@ class EioSocket:
             self._bucket = TokenBucket(limits.events_per_second, limits.event_burst, now)
         return self._bucket.take(now)
 
-    def _enqueue(self, data: str | bytes | None) -> None:
+    def _handle_later(self, message: str | bytes | None) -> None:
         if self._inbound is not None:
-            self._inbound.append(data)
+            self._inbound.append(message)
             return
-        self._inbound = deque((data,))
+        self._inbound = Inbound(message)
         if self.websocket is not None:
             self.websocket.pause()
-        self._server.greenlet_pool.start(self._work, self._inbound)
+        self._server.greenlet_pool.start(self._handle_all, self._inbound)
 
-    def _work(self, inbound: deque[str | bytes | None]) -> None:
-        while inbound:
-            data = inbound.popleft()
-            if data is None:
-                self._server.ended(self, self._reason)
-            elif not self.closed:
-                self._server.deliver(self, data)
+    def _handle_all(self, inbound: Inbound) -> None:
+        inbound.handle_all(self._handle)
         self._inbound = None
-        if self._settled is not None:
-            self._settled.set()
         if self.websocket is not None:
             self.websocket.resume()
 
-    def settle(self) -> None:
-        """Wait until the packets received so far have been handled."""
+    def _handle(self, message: str | bytes | None) -> None:
+        if message is END:
+            self._server.ended(self, self._reason)
+        elif not self.closed:
+            self._server.deliver(self, message)
+
+    def wait_until_handled(self) -> None:
+        """Block until the packets received so far have been handled."""
         if self._inbound is not None:
-            self._settled = Event()
-            self._settled.wait()
-            self._settled = None
+            self._inbound.wait_until_handled()
 
-    def fetch(self, polling: PollingQueue) -> list[Packet]:
-        """Return what waits for a client that polls."""
-        fetched = polling.take()
-        self._look_whether_sent()
-        return fetched
+    # Ending
 
-    # Upgrade from polling (protocol document, "Upgrade")
+    def close(self, wait: bool = False, abort: bool = False, reason: str | None = None, code: int = frames.NORMAL) -> None:
+        """Close the transport. The official client takes that as a lost connection and reconnects by itself.
 
-    def probe(self, websocket: WebSocket) -> None:
-        """Let a WebSocket try to take over (EngineIOServer.judge_websocket has seen that it may)."""
-        self._probe = websocket
+        abort: at once, without a close frame, and without keeping what a polling client has not fetched. code: the
+        WebSocket close code. wait: a parameter of python-engineio's close(), ignored.
+        """
+        reason = reason or "forced close"
+        if self._state is State.ENDED:
+            return
+        if abort:
+            self._end(reason, abort=True)
+        elif self._state is State.WEBSOCKET and self.websocket is not None:
+            self.websocket.close(code, reason=reason)  # reported by lost()
+        elif self._upgrade is not None and self._state is State.UPGRADING:
+            # The client has stopped polling and does not read the WebSocket yet: what it was sent would be lost.
+            self._advance(Input.CLOSE)
+            self._upgrade.close_code, self._upgrade.close_reason = code, reason
+            if not self.authenticated:
+                self._upgrade.limit(self._time_for_upgrade(UNAUTHENTICATED_CLOSING_S))
+            self._notify_sent()
+        elif allows(self._state, Input.CLOSE):
+            self._end(reason)
 
-    def _probed(self, websocket: WebSocket, data: str | bytes) -> None:
-        if not self._upgrading and data == "2probe":
-            self._upgrading = True
-            websocket.send(packets.PROBE_REPLY.frame)
-            if self.polling is not None and self.polling.polled:
-                self.polling.put(packets.NOOP_PACKET)  # ends the request that waits
-        elif self._upgrading and data == packets.UPGRADE:
-            self._switch(websocket)
-        else:
-            websocket.close(frames.PROTOCOL_ERROR)
+    def lost(self, websocket: WebSocket, reason: str) -> None:
+        upgrade = self._upgrade
+        if upgrade is not None and websocket is upgrade.websocket:
+            upgrade.stop()
+            self._upgrade = None
+            if self._state is State.CLOSING:
+                self._end(upgrade.close_reason)
+            elif allows(self._state, Input.PROBE_LOST):
+                self._advance(Input.PROBE_LOST)
+        elif websocket is self.websocket:
+            self._end(reason)
 
-    def _switch(self, websocket: WebSocket) -> None:
-        polling, self.polling = self.polling, None
-        self.websocket, self._probe, self._upgrading = websocket, None, False
-        if polling is not None:
-            for packet in polling.take():
-                if packet is not packets.NOOP_PACKET:
-                    websocket.send(packet.frame)
-            polling.end()
-        self._look_whether_sent()
-        self._server.upgraded(self)
-        if self._closing is not None:
-            reason, code = self._closing
-            websocket.close(code, reason=reason)
-
-    @property
-    def probing(self) -> bool:
-        """Whether a WebSocket is asking to take over."""
-        return self._probe is not None
-
-    @property
-    def upgrading(self) -> bool:
-        """Whether the upgrade is agreed on, so that polling has to stop."""
-        return self._upgrading
-
-    def give_up_upgrade(self, websocket: WebSocket) -> None:
-        """End an upgrade that did not come to its end in time."""
-        if websocket is self._probe:
-            websocket.close(frames.POLICY_VIOLATION)
+    def _end(self, reason: str, *, abort: bool = False) -> None:
+        if self._state is State.ENDED:
+            return
+        self._advance(Input.END)
+        self._reason = reason
+        self._server.forget(self, keep_unsent=not abort)
+        if self.polling is not None:
+            self.polling.end()
+        upgrade, self._upgrade = self._upgrade, None
+        if upgrade is not None:
+            upgrade.stop()
+        for websocket in (self.websocket, None if upgrade is None else upgrade.websocket):
+            if websocket is not None and abort:
+                websocket.abort()
+            elif websocket is not None:
+                websocket.close()
+        self._notify_sent()
+        self._handle_later(END)

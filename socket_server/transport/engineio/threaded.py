@@ -1,4 +1,4 @@
-"""The Engine.IO server under `flask run`: upstream's own, threads and all. For development; production runs on gevent."""
+"""The Engine.IO server of `flask run`: python-engineio's own, with threads. For development only."""
 
 import logging
 import sys
@@ -9,16 +9,18 @@ from typing import Any
 import engineio
 from engineio.exceptions import EngineIOError
 
+from socket_server.transport.engineio import frames
 from socket_server.transport.engineio.gate import Gate, Request
 from socket_server.transport.engineio.handshake import Handshake
 from socket_server.transport.engineio.limits import Limits
-from socket_server.transport.socketio.packets import Packet
+from socket_server.transport.engineio.packets import Packet
 
 
 class ThreadedSession:
-    """Upstream's Engine.IO socket with the face of EioSocket."""
+    """python-engineio's socket with the interface of EioSocket."""
 
-    websocket = None  # it writes to none directly: a thread of its own does
+    websocket = None  # a thread of python-engineio writes to it
+    max_backlog = sys.maxsize  # python-engineio's queue has no limit
 
     def __init__(self, socket: Any, handshake: Handshake) -> None:
         self._socket = socket
@@ -36,8 +38,6 @@ class ThreadedSession:
     def closed(self) -> bool:
         return bool(self._socket.closed)
 
-    max_backlog = sys.maxsize  # upstream's queue has no limit
-
     def wait_until_sent(self) -> bool:
         while not self.closed and not self._socket.queue.empty():
             time.sleep(0.01)
@@ -47,15 +47,16 @@ class ThreadedSession:
         try:
             self._socket.send(pkt)
         except EngineIOError:
-            return False  # closed meanwhile
+            return False  # it has been closed
         return True
 
-    def close(self, reason: str | None = None) -> None:
+    def close(self, reason: str | None = None, code: int = frames.NORMAL) -> None:
+        """code: ignored; python-engineio sends no close code."""
         self._socket.close(wait=False, reason=reason)
 
 
 class ThreadedEngineIOServer(engineio.Server):
-    """Upstream's server behind our gate; its events carry the session and the handshake, as EngineIOServer's do."""
+    """python-engineio's server behind the gate. Its handlers get a session and a Handshake, as those of EngineIOServer."""
 
     def __init__(self, gate: Gate, ping_interval_s: float, ping_timeout_s: float, limits: Limits) -> None:
         super().__init__(
@@ -72,6 +73,9 @@ class ThreadedEngineIOServer(engineio.Server):
     def in_background(self, work: Callable[..., object], *args: Any) -> None:
         self.start_background_task(work, *args)
 
+    def authenticated(self, session: ThreadedSession) -> None:
+        """Nothing to do: here unauthenticated sessions are not closed for new ones."""
+
     def handle_request(self, environ: dict[str, Any], start_response: Any) -> Any:
         refusal = self.gate.judge(Request.of(environ), environ, len(self.sockets))
         if refusal is not None:
@@ -87,7 +91,12 @@ class ThreadedEngineIOServer(engineio.Server):
         sid, *rest = args
         socket = self.sockets[sid]
         if event == "connect":
+            self._correct_ping_interval(socket)
             handshake = self.gate.handshakes.read(rest[0])
             socket.connection, rest = ThreadedSession(socket, handshake), [handshake]
-        # In the caller's thread, which is the client's: its packets are handled in order.
+        # In the thread of the request, so that a client's packets are handled in order.
         return super()._trigger_event(event, socket.connection, *rest, run_async=False)
+
+    def _correct_ping_interval(self, socket: Any) -> None:
+        """Correct the OPEN packet, which waits in the queue: python-engineio cuts the interval to whole seconds."""
+        socket.queue.queue[0].data["pingInterval"] = int(self.ping_interval * 1000)

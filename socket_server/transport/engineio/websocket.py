@@ -1,16 +1,12 @@
-"""A WebSocket connection that costs nothing while it is idle: no greenlet, no buffer, no request.
+"""A WebSocket connection that costs little while it is idle: no greenlet, no buffer, no request.
 
-A read watcher of gevent's loop wakes it; its callbacks run in the hub and never block. Writing is non-blocking, straight
-to the socket; what the kernel does not take waits in a bounded backlog, in order, and a write watcher that exists only
-meanwhile drains it.
+A read watcher of gevent's event loop calls it when bytes arrive. Its callbacks run in the hub and never block. Frames are
+written straight to the socket; what the kernel does not take waits in a bounded send buffer.
 """
 
-import errno
 import socket
 import ssl
 import time
-from collections import deque
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import gevent
@@ -18,44 +14,37 @@ from gevent.event import Event
 
 from socket_server import log
 from socket_server.transport.engineio import frames
+from socket_server.transport.engineio.frame_reader import FrameReader
 from socket_server.transport.engineio.limits import Limits
+from socket_server.transport.engineio.linger import Linger
 from socket_server.transport.engineio.rate import TokenBucket
+from socket_server.transport.engineio.send_buffer import TRY_AGAIN, WOULD_BLOCK, SendBuffer
 
 _log = log.logger("Socket.IO")
 
-_READ, _WRITE = 1, 2  # libev's EV_READ and EV_WRITE, as gevent's loop.io() takes them
+_READ = 1  # libev's EV_READ, as gevent's loop.io() takes it
 _RECV_BYTES = 65_536
-_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-_TRY_AGAIN = (errno.EAGAIN, errno.EINTR)
 
-# How long a closing connection waits for the peer to close too, and how much it throws away meanwhile. Closing at once
-# would make the kernel answer unread bytes with a reset, which can destroy the last ones sent (RFC 6455, 7.1.1).
-LINGER_S = 2.0
-LINGER_BYTES = 1_048_576
-
-# A message that has begun must be whole within this.
-HALF_SENT_S = 20.0
+HALF_SENT_S = 20.0  # for the rest of a message that has begun
 
 
 class Receiver(Protocol):
-    """Who a WebSocket belongs to. All of it is called from the hub and must not block."""
+    """The owner of a WebSocket. Every method is called from the hub and must not block."""
 
     def message(self, websocket: "WebSocket", data: str | bytes) -> None:
-        """One whole message arrived."""
+        """A whole message arrived."""
 
     def drained(self, websocket: "WebSocket") -> None:
-        """The kernel has taken all that was waiting."""
+        """The send buffer is empty again."""
 
     def lost(self, websocket: "WebSocket", reason: str) -> None:
-        """The connection has ended, by whichever side. Called once."""
+        """The connection has ended, by either side. Called once."""
 
 
 class WebSocket:
-    """One open WebSocket over a non-blocking socket, which it owns from now on."""
+    """One open WebSocket over a non-blocking socket, which it owns."""
 
     __slots__ = (
-        "_backlog",
-        "_backlog_bytes",
         "_bucket",
         "_ended",
         "_fd",
@@ -64,44 +53,42 @@ class WebSocket:
         "_linger",
         "_reader",
         "_receiver",
+        "_send_buffer",
         "_sock",
         "_watch_read",
-        "_watch_write",
     )
 
     def __init__(self, sock: socket.socket, receiver: Receiver, limits: Limits) -> None:
         self._sock: socket.socket | None = sock
         self._fd = -1 if isinstance(sock, ssl.SSLSocket) else sock.fileno()
-        self._receiver: Receiver | None = receiver
-        self._reader: frames.FrameReader | None = frames.FrameReader(limits.max_message_bytes, int(limits.frame_burst))
+        self._receiver: Receiver | None = receiver  # None once frames are no longer exchanged
+        self._reader: FrameReader | None = FrameReader(limits.max_message_bytes, int(limits.frame_burst))
         self._limits = limits
-        self._bucket: TokenBucket | None = None  # from the first frame on
-        self._half_sent: Any = None  # a timer, while the stream stands inside a message
-        self._backlog: deque[bytes] | None = None
-        self._backlog_bytes = 0
+        self._bucket: TokenBucket | None = None  # of frames; made at the first one
+        self._half_sent: Any = None  # a timer, while a message has begun and is not complete
+        self._send_buffer: SendBuffer | None = None
         self._watch_read: Any = gevent.get_hub().loop.io(sock.fileno(), _READ)
-        self._watch_write: Any = None
-        self._linger: _Linger | None = None
-        self._ended: Event | None = None  # set at the end, where somebody waits for it
+        self._linger: Linger | None = None
+        self._ended: Event | None = None  # made by wait_for_end()
 
     @property
     def open(self) -> bool:
-        """Whether frames still go out: not after close(), nor after the peer closed."""
+        """Whether frames are still sent: neither side has closed."""
         return self._receiver is not None
 
     @property
     def unsent(self) -> bool:
-        """Whether something waits for the kernel to take it."""
-        return self._backlog is not None
+        """Whether frames wait in the send buffer."""
+        return self._send_buffer is not None
 
     def start(self, received: bytes = b"") -> None:
-        """Begin to listen. received: bytes that came in with the handshake request."""
+        """Begin to read. received: bytes that arrived behind the handshake request."""
         if received:
             gevent.get_hub().loop.run_callback(self._received, received)
         self.resume()
 
     def pause(self) -> None:
-        """Stop reading: the kernel's buffers fill and the client has to wait (backpressure)."""
+        """Stop reading. The kernel's buffers fill, and the client has to wait (backpressure)."""
         if self._watch_read is not None:
             self._watch_read.stop()
 
@@ -113,89 +100,73 @@ class WebSocket:
     # Writing
 
     def send(self, frame: bytes) -> bool:
-        """Write one frame, now or (in order) as soon as the kernel takes it. Never blocks.
+        """Write a frame, or buffer what the kernel does not take. Never blocks.
 
-        Return False where the connection has ended, or ends now because its backlog is full (a slow consumer).
+        Return False if the connection has ended, or ends now because the send buffer is full (a slow consumer).
         """
         if self._receiver is None or self._sock is None:
             return False
-        if self._backlog is not None:
-            return self._line_up(frame)
-        # The hot path of the whole server: everything in one frame, one system call.
+        if self._send_buffer is not None:
+            return self._buffer(frame)
+        # The hot path of the whole server: one system call.
         try:
             sent = self._sock.send(frame)
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             sent = 0
         except OSError:
             self._end("transport error")
             return False
-        return sent == len(frame) or self._line_up(frame[sent:])
+        return sent == len(frame) or self._buffer(frame[sent:])
 
     @property
     def writable_fd(self) -> int:
-        """Where a frame may be written past send() just now; -1: send() must have it."""
-        return self._fd if self._backlog is None and self._receiver is not None else -1
+        """The descriptor that a frame may be written to without send(); -1 if send() must be used."""
+        return self._fd if self._send_buffer is None and self._receiver is not None else -1
 
     def wrote(self, frame: bytes, taken: int) -> bool:
-        """Go on from such a write where it fell short, before anything else is written. Returns what send() does.
+        """Complete a write to `writable_fd` that was partial or failed. Return what send() returns.
 
-        taken: bytes, or a negative errno.
+        taken: bytes written, or a negative errno. Must be called before anything else is sent.
         """
         if self._receiver is None:
             return False
-        if taken < 0 and -taken not in _TRY_AGAIN:
+        if taken < 0 and -taken not in TRY_AGAIN:
             self._end("transport error")
             return False
-        return self._line_up(frame[max(0, taken) :])
+        return self._buffer(frame[max(0, taken) :])
 
-    def _line_up(self, frame: bytes) -> bool:
-        """Put what the kernel does not take now behind what already waits."""
-        sock = self._sock
-        if sock is None:
+    def _buffer(self, frame: bytes) -> bool:
+        if self._sock is None:
             return False
-        if self._backlog is None:
-            self._backlog = deque()
-            self._watch_write = gevent.get_hub().loop.io(sock.fileno(), _WRITE)
-            self._watch_write.start(self._writable)
-        waited = bool(self._backlog)
-        self._backlog.append(frame)
-        self._backlog_bytes += len(frame)
-        # One alone may be larger than the limit: cut over it, the client would come back only to be cut again.
-        if waited and self._backlog_bytes > self._limits.send_backlog_bytes:
-            _log.info("slow consumer cut: backlog_bytes=%d", self._backlog_bytes)
+        if self._send_buffer is None:
+            self._send_buffer = SendBuffer(self._sock.fileno(), self._writable)
+        self._send_buffer.append(frame)
+        # A single frame may be larger than the limit: closed over it, the client would reconnect and be closed again.
+        if self._send_buffer.size > self._limits.send_backlog_bytes and not self._send_buffer.single:
+            _log.info("slow consumer closed: backlog_bytes=%d", self._send_buffer.size)
             self._end("slow consumer")
             return False
         return True
 
     def _writable(self) -> None:
-        backlog, sock = self._backlog, self._sock
-        if backlog is None or sock is None:
+        if self._send_buffer is None or self._sock is None:
             return
         try:
-            while backlog:
-                sent = sock.send(backlog[0])
-                self._backlog_bytes -= sent
-                if sent < len(backlog[0]):
-                    backlog[0] = backlog[0][sent:]
-                    return
-                backlog.popleft()
-        except _WOULD_BLOCK:
-            return
+            if not self._send_buffer.flush(self._sock):
+                return
         except OSError:
             self._end("transport error")
             return
-        self._backlog = None
-        self._stop_writing()
+        self._drop_send_buffer()
         if self._linger is not None:
             self._shut_down_writing()
         if self._receiver is not None:
             self._receiver.drained(self)
 
-    def _stop_writing(self) -> None:
-        if self._watch_write is not None:
-            self._watch_write.stop()
-            self._watch_write.close()
-            self._watch_write = None
+    def _drop_send_buffer(self) -> None:
+        if self._send_buffer is not None:
+            self._send_buffer.close()
+            self._send_buffer = None
 
     # Reading
 
@@ -205,10 +176,10 @@ class WebSocket:
             return
         try:
             data = sock.recv(_RECV_BYTES)
-            # TLS decrypts a record at a time: what is left in it does not make the socket readable again.
+            # TLS decrypts a record at a time; decrypted bytes that are left do not make the socket readable again.
             while isinstance(sock, ssl.SSLSocket) and (more := sock.pending()):
                 data += sock.recv(more)
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             return
         except OSError:
             data = b""
@@ -226,31 +197,35 @@ class WebSocket:
             return
         try:
             messages = self._reader.feed(data)
-            self._watch_progress(whole=bool(messages))
-            pongs = b""
-            for message in messages:
-                if self._receiver is None:
-                    return
-                match message:
-                    case str() | bytes():
-                        self._receiver.message(self, message)
-                    case frames.Ping(payload):
-                        pongs += frames.encode(frames.PONG, payload)
-                    case frames.Closed(code):
-                        self.close(frames.NORMAL if code is None else code, reason="transport close")
-                    case frames.Violation(code, text):
-                        self.close(code, text, reason="parse error")
-            if pongs:
-                self.send(pongs)  # at once, for all that came at once; whoever is being closed needs none
+            self._check_rate_and_progress(self._reader, messages)
+            self._handle(messages)
         except Exception:
-            # The hub has nobody above it: a fault in one connection must end that connection and no other.
+            # An exception in a hub callback must end this connection and no other.
             _log.exception("unexpected error while receiving")
             self._end("transport error")
 
-    def _watch_progress(self, whole: bool) -> None:
-        """Cut a client that sends too many frames, or leaves a message half sent."""
-        reader = self._reader
-        assert reader is not None
+    def _handle(self, messages: list[frames.Message]) -> None:
+        pongs = b""
+        for message in messages:
+            if self._receiver is None:
+                return
+            match message:
+                case str() | bytes():
+                    self._receiver.message(self, message)
+                case frames.Ping(payload):
+                    pongs += frames.encode(frames.PONG, payload)
+                case frames.Closed(code):
+                    self.close(frames.NORMAL if code is None else code, reason="transport close")
+                case frames.Violation(code, text):
+                    self.close(code, text, reason="parse error")
+        if pongs:
+            self.send(pongs)  # one write for all pings that arrived together
+
+    def _check_rate_and_progress(self, reader: FrameReader, messages: list[frames.Message]) -> None:
+        """Close a client that sends too many frames, or leaves a message half sent.
+
+        Control frames between its fragments do not complete a message.
+        """
         if reader.frames:
             now, limits = time.monotonic(), self._limits
             if self._bucket is None:
@@ -258,7 +233,8 @@ class WebSocket:
             if not self._bucket.take(now, reader.frames):
                 self.close(frames.POLICY_VIOLATION, "too many frames", reason="too many frames")
                 return
-        if whole or not reader.partial:
+        completed = any(isinstance(message, (str, bytes)) for message in messages) if reader.fragmented else messages
+        if completed or not reader.partial:
             self._stop_half_sent()
         if reader.partial and self._half_sent is None:
             self._half_sent = gevent.get_hub().loop.timer(HALF_SENT_S)
@@ -273,25 +249,25 @@ class WebSocket:
     # Ending
 
     def close(self, code: int = frames.NORMAL, text: str = "", *, reason: str = "forced close") -> None:
-        """Say goodbye with a close frame and let go once the peer has closed too, or after LINGER_S."""
+        """Send a close frame, and close the socket when the peer has closed too or after LINGER_S seconds."""
         if self._receiver is None:
             return
         if not self.send(frames.encode_close(code, text)):
-            return  # it has ended over its goodbye, and the receiver has been told
+            return  # the connection ended in this write, and the receiver was told
         receiver, self._receiver, self._reader = self._receiver, None, None
         self._stop_half_sent()
-        self._linger = _Linger(self.abort)
-        if self._backlog is None:
+        self._linger = Linger(self.abort)
+        if self._send_buffer is None:
             self._shut_down_writing()
         self.resume()
         receiver.lost(self, reason)
 
-    def abort(self) -> None:
-        """End at once, without a word."""
-        self._end("transport close")
+    def abort(self, reason: str = "transport close") -> None:
+        """Close the socket at once, without a close frame."""
+        self._end(reason)
 
     def wait_for_end(self) -> None:
-        """Wait until the socket has been closed."""
+        """Block until the socket has been closed."""
         if self._sock is not None:
             self._ended = Event()
             self._ended.wait()
@@ -310,35 +286,13 @@ class WebSocket:
         self._watch_read.stop()
         self._watch_read.close()
         self._watch_read = None
-        self._stop_writing()
+        self._drop_send_buffer()
         self._stop_half_sent()
-        self._backlog = None
         if self._linger is not None:
             self._linger.cancel()
-        # The file descriptor must outlive its watchers, or the loop could watch its next owner.
-        sock.close()
+        sock.close()  # after its watchers: they could otherwise watch the descriptor's next owner
         receiver, self._receiver, self._reader = self._receiver, None, None
         if receiver is not None:
             receiver.lost(self, reason)
         if self._ended is not None:
             self._ended.set()
-
-
-class _Linger:
-    """The short life of a connection after its close frame."""
-
-    __slots__ = ("_left", "_timer")
-
-    def __init__(self, expire: Callable[[], None]) -> None:
-        self._left = LINGER_BYTES
-        self._timer = gevent.get_hub().loop.timer(LINGER_S)
-        self._timer.start(expire)
-
-    def discard(self, size: int) -> bool:
-        """Count bytes thrown away; say whether it is enough."""
-        self._left -= size
-        return self._left < 0
-
-    def cancel(self) -> None:
-        self._timer.stop()
-        self._timer.close()

@@ -1,4 +1,4 @@
-"""One heartbeat for all, in a real gevent hub."""
+"""The heartbeat of all sessions, in a real gevent hub."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ TIMEOUT_S = 0.2
 
 
 class Session:
-    """A session that notes when it was pinged, and what became of it. on_ping, on_overdue: what it does then."""
+    """A session that records its calls. on_ping, on_overdue: called at each of them."""
 
     def __init__(self, on_ping: Callable[[], Any] = lambda: None, on_overdue: Callable[[], Any] = lambda: None) -> None:
         self.pings: list[float] = []
@@ -33,10 +33,10 @@ class Session:
 
 @pytest.fixture
 def heartbeat() -> Iterator[Heartbeat]:
-    """A fast one, with no timer left at the end."""
+    """A fast heartbeat; its timer is closed after the test."""
     made = Heartbeat(INTERVAL_S, TIMEOUT_S)
     yield made
-    for session in [*made._resting, *made._awaited]:
+    for session in [*made._waiting, *made._pinged]:
         made.discard(session)
     if made._timer is not None:
         made._timer.stop()
@@ -46,7 +46,7 @@ def heartbeat() -> Iterator[Heartbeat]:
 def hub_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "the condition did not come"
         gevent.sleep(0.005)
 
 
@@ -58,7 +58,7 @@ def test_a_session_is_pinged_an_interval_after_its_start(heartbeat: Heartbeat) -
     assert not session.overdues
 
 
-def test_who_answers_is_pinged_again_and_never_overdue(heartbeat: Heartbeat) -> None:
+def test_a_session_that_answers_is_pinged_again_and_is_never_overdue(heartbeat: Heartbeat) -> None:
     session = Session()
     session.on_ping = lambda: gevent.spawn_later(0.01, heartbeat.pong, session)
     heartbeat.add(session)
@@ -68,7 +68,7 @@ def test_who_answers_is_pinged_again_and_never_overdue(heartbeat: Heartbeat) -> 
     assert not session.overdues
 
 
-def test_who_answers_at_once_is_pinged_again(heartbeat: Heartbeat) -> None:
+def test_a_session_that_answers_in_its_ping_is_pinged_again(heartbeat: Heartbeat) -> None:
     session = Session()
     session.on_ping = lambda: heartbeat.pong(session)
     heartbeat.add(session)
@@ -76,7 +76,7 @@ def test_who_answers_at_once_is_pinged_again(heartbeat: Heartbeat) -> None:
     assert not session.overdues
 
 
-def test_who_does_not_answer_is_overdue_once_after_the_timeout(heartbeat: Heartbeat) -> None:
+def test_a_session_that_does_not_answer_is_overdue_once_after_the_timeout(heartbeat: Heartbeat) -> None:
     session = Session()
     heartbeat.add(session)
     hub_until(lambda: session.overdues)
@@ -86,7 +86,7 @@ def test_who_does_not_answer_is_overdue_once_after_the_timeout(heartbeat: Heartb
     assert len(session.overdues) == 1
 
 
-def test_an_answer_that_nobody_asked_for_changes_nothing(heartbeat: Heartbeat) -> None:
+def test_a_pong_without_a_ping_changes_nothing(heartbeat: Heartbeat) -> None:
     session, stranger = Session(), Session()
     heartbeat.add(session)
     hub_until(lambda: heartbeat.pong(session) or heartbeat.pong(stranger) or session.pings)
@@ -96,18 +96,18 @@ def test_an_answer_that_nobody_asked_for_changes_nothing(heartbeat: Heartbeat) -
     assert not stranger.pings
 
 
-def test_a_discarded_session_hears_nothing_more(heartbeat: Heartbeat) -> None:
-    resting, awaited, kept = Session(), Session(), Session()
-    for session in (resting, awaited):
+def test_a_discarded_session_is_not_called(heartbeat: Heartbeat) -> None:
+    unpinged, pinged, kept = Session(), Session(), Session()
+    for session in (unpinged, pinged):
         heartbeat.add(session)
-    heartbeat.discard(resting)
-    hub_until(lambda: awaited.pings)
-    heartbeat.discard(awaited)
-    heartbeat.discard(awaited)
+    heartbeat.discard(unpinged)
+    hub_until(lambda: pinged.pings)
+    heartbeat.discard(pinged)
+    heartbeat.discard(pinged)
     heartbeat.add(kept)
     hub_until(lambda: kept.overdues)
-    assert not resting.pings
-    assert not awaited.overdues
+    assert not unpinged.pings
+    assert not pinged.overdues
 
 
 def test_a_session_may_end_itself_when_it_is_pinged(heartbeat: Heartbeat) -> None:
@@ -119,18 +119,18 @@ def test_a_session_may_end_itself_when_it_is_pinged(heartbeat: Heartbeat) -> Non
     assert not ending.overdues
 
 
-def test_a_session_that_ends_another_when_it_is_pinged_stops_nobodys_heart(heartbeat: Heartbeat) -> None:
-    killer, victim, other = Session(), Session(), Session()
-    killer.on_ping = lambda: heartbeat.discard(victim)
-    for session in (killer, victim, other):
+def test_a_session_that_ends_another_when_it_is_pinged_does_not_stop_the_heartbeat(heartbeat: Heartbeat) -> None:
+    first, second, other = Session(), Session(), Session()
+    first.on_ping = lambda: heartbeat.discard(second)
+    for session in (first, second, other):
         heartbeat.add(session)
-    hub_until(lambda: killer.pings)
+    hub_until(lambda: first.pings)
     hub_until(lambda: other.overdues, timeout_s=2)
-    assert not victim.pings
+    assert not second.pings
 
 
 @pytest.mark.parametrize("moment", ["on_ping", "on_overdue"])
-def test_a_session_that_fails_stops_nobody_elses_heart(heartbeat: Heartbeat, moment: str) -> None:
+def test_a_session_that_raises_does_not_stop_the_heartbeat(heartbeat: Heartbeat, moment: str) -> None:
     failing, other = Session(), Session()
     setattr(failing, moment, lambda: 1 / 0)
     heartbeat.add(failing)
@@ -139,31 +139,31 @@ def test_a_session_that_fails_stops_nobody_elses_heart(heartbeat: Heartbeat, mom
     hub_until(lambda: other.overdues, timeout_s=2)
 
 
-def test_all_of_a_crowd_that_came_together_are_pinged_and_found_overdue(heartbeat: Heartbeat) -> None:
-    crowd = [Session() for _ in range(1_000)]
-    for session in crowd:
+def test_1000_sessions_that_begin_together_are_all_pinged_and_found_overdue(heartbeat: Heartbeat) -> None:
+    sessions = [Session() for _ in range(1_000)]
+    for session in sessions:
         heartbeat.add(session)
-    hub_until(lambda: all(session.overdues for session in crowd))
-    assert {len(session.pings) for session in crowd} == {1}
+    hub_until(lambda: all(session.overdues for session in sessions))
+    assert {len(session.pings) for session in sessions} == {1}
 
 
-def test_others_run_between_the_beats_of_a_crowd(heartbeat: Heartbeat) -> None:
-    crowd = [Session() for _ in range(1_000)]
-    for session in crowd:
+def test_other_greenlets_run_while_1000_sessions_are_pinged(heartbeat: Heartbeat) -> None:
+    sessions = [Session() for _ in range(1_000)]
+    for session in sessions:
         heartbeat.add(session)
     partly: set[int] = set()
 
     def look() -> bool:
-        partly.add(sum(bool(session.pings) for session in crowd))
+        partly.add(sum(bool(session.pings) for session in sessions))
         gevent.sleep(0)
-        return len(crowd) in partly
+        return len(sessions) in partly
 
     while not look():
         pass
-    assert partly - {0, len(crowd)}, "all were pinged in one go"
+    assert partly - {0, len(sessions)}, "all were pinged without a pause"
 
 
-def test_the_timer_rests_while_nobody_is_there(heartbeat: Heartbeat) -> None:
+def test_there_is_no_timer_without_sessions(heartbeat: Heartbeat) -> None:
     session = Session()
     heartbeat.add(session)
     heartbeat.discard(session)
@@ -179,5 +179,5 @@ def test_both_queues_stay_in_the_order_of_time(heartbeat: Heartbeat) -> None:
         heartbeat.add(session)
         gevent.sleep(0.002)
     hub_until(lambda: min(len(session.pings) for session in sessions) >= 3)
-    for queue in (heartbeat._resting, heartbeat._awaited):
+    for queue in (heartbeat._waiting, heartbeat._pinged):
         assert list(queue.values()) == sorted(queue.values())

@@ -1,5 +1,6 @@
-"""A parked WebSocket over a real socket pair, in a real gevent hub."""
+"""A WebSocket over a real socket pair, in a real gevent hub."""
 
+import contextlib
 import socket
 import struct
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from socket_server.transport.engineio import frames
 from socket_server.transport.engineio import websocket as module
+from socket_server.transport.engineio.frame_reader import CONTROL_WEIGHT
 from socket_server.transport.engineio.limits import Limits
 from socket_server.transport.engineio.websocket import WebSocket
 
@@ -19,7 +21,7 @@ LIMITS = Limits(max_message_bytes=100, send_backlog_bytes=100_000, auth_timeout_
 
 
 class Owner:
-    """Who the WebSocket belongs to; notes what it is told."""
+    """The Receiver of the WebSocket. Records its calls."""
 
     def __init__(self) -> None:
         self.messages: list[Any] = []
@@ -45,7 +47,7 @@ def client_frame(opcode: int, payload: bytes = b"") -> bytes:
 
 @pytest.fixture
 def pair() -> Iterator[tuple[WebSocket, socket.socket, Owner]]:
-    """A WebSocket with a small backlog, its client's socket, and its owner."""
+    """A WebSocket with a small send buffer, its client's socket, and its owner."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
@@ -60,12 +62,12 @@ def pair() -> Iterator[tuple[WebSocket, socket.socket, Owner]]:
 def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "the condition did not come"
         gevent.sleep(0.002)
 
 
 def received(sock: socket.socket, size: int) -> bytes:
-    """Return what the client gets: so many bytes, or fewer up to the end."""
+    """Return what the client receives: this number of bytes, or fewer if the stream ends."""
     data = b""
     deadline = time.monotonic() + 10
     while len(data) < size and time.monotonic() < deadline:
@@ -108,7 +110,7 @@ def test_a_ping_is_answered_with_its_payload(pair: tuple[WebSocket, socket.socke
     assert received(client, 7) == b"\x8a\x05hello"
 
 
-def test_pings_that_come_at_once_are_answered_at_once_each_with_its_payload(
+def test_pings_that_arrive_together_are_each_answered_in_one_write(
     pair: tuple[WebSocket, socket.socket, Owner],
 ) -> None:
     websocket, client, owner = pair
@@ -120,7 +122,7 @@ def test_pings_that_come_at_once_are_answered_at_once_each_with_its_payload(
     assert owner.messages == ["a"]
 
 
-def test_who_is_closed_is_not_answered_any_more(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
+def test_the_pings_of_a_client_that_is_closed_are_not_answered(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
     websocket, client, owner = pair
     websocket.start()
     client.send(client_frame(frames.PING, b"x") * 60)
@@ -128,25 +130,23 @@ def test_who_is_closed_is_not_answered_any_more(pair: tuple[WebSocket, socket.so
     assert struct.unpack(">BBH", received(client, 1_000)[:4])[::2] == (0x88, frames.POLICY_VIOLATION)
 
 
-def test_what_the_kernel_does_not_take_waits_in_order(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
+def test_frames_that_the_kernel_does_not_take_are_buffered_in_order(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
     websocket, client, owner = pair
     websocket.start()
     sent = [frames.encode(frames.BINARY, struct.pack(">I", number) * 100) for number in range(150)]
     assert all(websocket.send(frame) for frame in sent)
-    assert websocket._backlog is not None, "the test needs a kernel buffer smaller than what it sends"
+    assert websocket.unsent, "the test needs a kernel buffer smaller than what it sends"
     data = b"".join(sent)
     assert received(client, len(data)) == data
-    until(lambda: websocket._backlog is None)
-    assert websocket._watch_write is None
-    assert websocket._backlog_bytes == 0
+    until(lambda: not websocket.unsent)
     assert owner.losses == []
     assert owner.drains == 1
     assert websocket.send(b"\x8a\x00")
     gevent.sleep(0.01)
-    assert owner.drains == 1, "nothing had to wait"
+    assert owner.drains == 1, "nothing was buffered"
 
 
-def test_a_slow_consumer_is_cut(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
+def test_a_slow_consumer_is_closed(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
     websocket, _, owner = pair
     websocket.start()
     frame = frames.encode(frames.BINARY, bytes(1_000))
@@ -154,13 +154,13 @@ def test_a_slow_consumer_is_cut(pair: tuple[WebSocket, socket.socket, Owner]) ->
     while websocket.send(frame):
         sent += 1
         assert sent < 2_000
-        assert websocket._backlog_bytes <= 100_000
+        assert websocket._send_buffer is None or websocket._send_buffer.size <= 100_000
     assert owner.losses == ["slow consumer"]
     assert not websocket.send(frame)
     assert not websocket.open
 
 
-def test_one_frame_larger_than_the_backlog_may_be_is_not_cut_and_the_next_one_is(
+def test_one_frame_may_be_larger_than_the_limit_and_the_next_may_not(
     pair: tuple[WebSocket, socket.socket, Owner],
 ) -> None:
     websocket, _, owner = pair
@@ -174,7 +174,7 @@ def test_one_frame_larger_than_the_backlog_may_be_is_not_cut_and_the_next_one_is
     assert not websocket.open
 
 
-def test_frames_larger_than_the_backlog_may_be_go_out_one_after_the_other(
+def test_frames_larger_than_the_limit_are_sent_one_after_the_other(
     pair: tuple[WebSocket, socket.socket, Owner],
 ) -> None:
     websocket, client, owner = pair
@@ -187,7 +187,7 @@ def test_frames_larger_than_the_backlog_may_be_go_out_one_after_the_other(
     assert owner.losses == []
 
 
-def test_behind_a_small_frame_that_waits_a_large_one_is_cut(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
+def test_a_frame_behind_a_buffered_one_counts_towards_the_limit(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
     websocket, _, owner = pair
     websocket.start()
     while not websocket.unsent:
@@ -196,7 +196,7 @@ def test_behind_a_small_frame_that_waits_a_large_one_is_cut(pair: tuple[WebSocke
     assert owner.losses == ["slow consumer"]
 
 
-def test_a_client_that_closes_gets_its_code_back(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
+def test_a_close_is_answered_with_its_code(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
     websocket, client, owner = pair
     websocket.start()
     client.send(client_frame(frames.CLOSE, struct.pack(">H", 1001)))
@@ -216,7 +216,7 @@ def test_a_client_that_closes_gets_its_code_back(pair: tuple[WebSocket, socket.s
         (b"\x81\xfe\xff\xff", frames.TOO_BIG),
     ],
 )
-def test_a_violation_is_told_with_its_code(pair: tuple[WebSocket, socket.socket, Owner], data: bytes, code: int) -> None:
+def test_a_violation_is_closed_with_its_code(pair: tuple[WebSocket, socket.socket, Owner], data: bytes, code: int) -> None:
     websocket, client, owner = pair
     websocket.start()
     client.send(data)
@@ -236,7 +236,7 @@ def test_a_client_that_vanishes_is_lost_once(pair: tuple[WebSocket, socket.socke
     assert owner.losses == ["transport close"]
 
 
-def test_what_waits_goes_out_before_the_close(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
+def test_buffered_frames_are_sent_before_the_close_frame(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
     websocket, client, owner = pair
     websocket.start()
     frame = frames.encode(frames.BINARY, bytes(1_000))
@@ -244,12 +244,14 @@ def test_what_waits_goes_out_before_the_close(pair: tuple[WebSocket, socket.sock
         websocket.send(frame)
     websocket.close(1012, "restart")
     assert owner.losses == ["forced close"]
-    assert not websocket.send(frame), "nothing after the close frame"
+    assert not websocket.send(frame), "nothing is sent after the close frame"
     data = frame * 50 + frames.encode_close(1012, "restart")
     assert received(client, len(data) + 1) == data
 
 
-def test_a_client_that_ignores_the_close_is_cut_after_a_while(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
+def test_a_client_that_ignores_the_close_frame_is_disconnected_after_a_while(
+    pair: tuple[WebSocket, socket.socket, Owner],
+) -> None:
     websocket, client, _ = pair
     websocket.start()
     websocket.close(1000)
@@ -263,18 +265,20 @@ def test_a_client_that_ignores_the_close_is_cut_after_a_while(pair: tuple[WebSoc
     assert websocket._sock is None
 
 
-def test_an_owner_that_fails_loses_this_connection_and_no_other(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
+def test_an_exception_in_the_receiver_ends_this_connection_and_no_other(
+    pair: tuple[WebSocket, socket.socket, Owner],
+) -> None:
     websocket, client, owner = pair
     websocket.start()
     client.send(client_frame(frames.TEXT, b"fail"))
     until(lambda: owner.losses == ["transport error"])
-    gevent.sleep(0)  # the hub is alive
+    gevent.sleep(0)  # the hub still runs
 
 
-# What a client may cost
+# Limits
 
 
-def test_a_client_that_leaves_a_message_half_sent_is_cut(
+def test_a_client_that_leaves_a_message_half_sent_is_closed(
     pair: tuple[WebSocket, socket.socket, Owner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HALF_SENT_S", 0.1)
@@ -288,7 +292,7 @@ def test_a_client_that_leaves_a_message_half_sent_is_cut(
     assert struct.unpack(">H", received(client, 1_000)[2:4]) == (frames.POLICY_VIOLATION,)
 
 
-def test_a_client_whose_messages_keep_coming_is_not_cut_wherever_its_packets_end(
+def test_a_client_whose_messages_complete_is_not_closed_wherever_its_packets_end(
     pair: tuple[WebSocket, socket.socket, Owner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HALF_SENT_S", 0.3)
@@ -303,11 +307,49 @@ def test_a_client_whose_messages_keep_coming_is_not_cut_wherever_its_packets_end
     assert owner.losses == []
 
 
-def test_a_client_that_sends_too_many_frames_is_cut(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
+def test_a_client_that_sends_too_many_frames_is_closed(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
     websocket, client, owner = pair
     websocket.start()
     for _ in range(6):
-        client.send(client_frame(frames.PONG) * int(LIMITS.frame_burst / frames.CONTROL_WEIGHT / 5))
+        client.send(client_frame(frames.PONG) * int(LIMITS.frame_burst / CONTROL_WEIGHT / 5))
         gevent.sleep(0.005)
     until(lambda: owner.losses)
     assert struct.unpack(">H", received(client, 1_000)[2:4]) == (frames.POLICY_VIOLATION,)
+
+
+@pytest.mark.parametrize("begun", [client_frame(frames.TEXT, b"half")[:-1], bytes((frames.TEXT, 0x80)) + MASK])
+def test_control_frames_do_not_extend_the_time_of_a_half_sent_message(
+    pair: tuple[WebSocket, socket.socket, Owner], monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(module, "HALF_SENT_S", 0.2)
+    websocket, client, owner = pair
+    websocket.start()
+    client.send(begun)
+    ends = time.monotonic() + 5
+    while not owner.losses and time.monotonic() < ends:
+        with contextlib.suppress(OSError):
+            client.send(client_frame(frames.PING, b"x") if begun[0] == frames.TEXT else b"")
+        gevent.sleep(0.05)
+    assert owner.losses == ["forced close"]
+
+
+def test_control_frames_that_arrive_in_pieces_are_no_half_sent_message(
+    pair: tuple[WebSocket, socket.socket, Owner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HALF_SENT_S", 0.2)
+    websocket, client, owner = pair
+    websocket.start()
+    ping = client_frame(frames.PING, b"x")
+    client.send(ping[:3])
+    for _ in range(10):
+        gevent.sleep(0.05)
+        client.send(ping[3:] + ping[:3])
+    assert owner.losses == []
+
+
+def test_an_aborted_connection_is_closed_without_a_close_frame(pair: tuple[WebSocket, socket.socket, Owner]) -> None:
+    websocket, client, owner = pair
+    websocket.start()
+    websocket.abort("evicted")
+    assert owner.losses == ["evicted"]
+    assert received(client, 1) == b""

@@ -1,18 +1,18 @@
-"""What waits for a client that polls: bounded, in order, and the request that waits for it."""
+"""The queue of a polling client: in order, bounded, and the request that waits for it."""
 
 import time
 
 import gevent
 
-from socket_server.transport.engineio.polling import PollingQueue
-from socket_server.transport.socketio.packets import Packet
+from socket_server.transport.engineio.packets import Packet
+from socket_server.transport.engineio.polling_queue import PollingQueue
 
 
 def packet(size: int) -> Packet:
     return Packet(b"4" + b"x" * (size - 1))
 
 
-def test_what_is_put_is_taken_once_and_in_order() -> None:
+def test_packets_are_taken_once_and_in_order() -> None:
     queue = PollingQueue(100)
     assert queue.empty
     given = [packet(size) for size in (10, 20, 30)]
@@ -23,7 +23,7 @@ def test_what_is_put_is_taken_once_and_in_order() -> None:
     assert queue.take() == []
 
 
-def test_more_than_the_backlog_allows_is_too_much_until_it_is_fetched() -> None:
+def test_the_limit_holds_until_the_client_polls() -> None:
     queue = PollingQueue(100)
     assert queue.put(packet(60))
     assert queue.put(packet(40))
@@ -33,7 +33,7 @@ def test_more_than_the_backlog_allows_is_too_much_until_it_is_fetched() -> None:
     assert not queue.put(packet(1))
 
 
-def test_one_packet_larger_than_the_backlog_may_be_is_let_through_and_the_next_one_is_not() -> None:
+def test_a_single_packet_may_be_larger_than_the_limit_and_the_next_one_may_not() -> None:
     queue = PollingQueue(100)
     for _ in range(3):
         assert queue.put(packet(1_000))
@@ -42,7 +42,7 @@ def test_one_packet_larger_than_the_backlog_may_be_is_let_through_and_the_next_o
     assert not queue.put(packet(1))
 
 
-def test_a_request_waits_until_there_is_something_to_take() -> None:
+def test_a_request_waits_until_a_packet_is_queued() -> None:
     queue = PollingQueue(100)
     waiting = gevent.spawn(queue.wait, 10)
     gevent.sleep(0.01)
@@ -52,21 +52,21 @@ def test_a_request_waits_until_there_is_something_to_take() -> None:
     waiting.join(1)
     assert waiting.ready()
     assert not queue.polled
-    queue.wait(10)  # at once: something is there
+    queue.wait(10)  # returns at once
     assert len(queue.take()) == 1
 
 
-def test_the_end_lets_go_of_the_request_that_waits() -> None:
+def test_the_end_releases_the_request_that_waits() -> None:
     queue = PollingQueue(100)
     waiting = gevent.spawn(queue.wait, 10)
     gevent.sleep(0.01)
     queue.end()
     waiting.join(1)
     assert waiting.ready()
-    queue.wait(10)  # at once: it has ended
+    queue.wait(10)  # returns at once
 
 
-def test_a_request_does_not_wait_for_ever() -> None:
+def test_a_request_waits_until_its_timeout() -> None:
     queue = PollingQueue(100)
     started = time.monotonic()
     queue.wait(0.05)
