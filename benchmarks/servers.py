@@ -167,7 +167,7 @@ def _one(contestant: Contestant, settings: dict[str, str]) -> Iterator[Running]:
     )
     server = Running(contestant, port, process)
     try:
-        _wait(server, log)
+        _wait(server, log, tls="SSL_CERT" in settings)
         yield server
     finally:
         process.send_signal(signal.SIGINT)
@@ -204,11 +204,13 @@ def _pin_to_server_core() -> None:
     os.sched_setaffinity(0, {SERVER_CORE})
 
 
-def _wait(server: Running, log: "tempfile._TemporaryFileWrapper[bytes]") -> None:
+def _wait(server: Running, log: "tempfile._TemporaryFileWrapper[bytes]", *, tls: bool) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
             with socket.create_connection(("127.0.0.1", server.port), 1) as probe:
+                if tls:
+                    return  # the caller speaks TLS
                 probe.sendall(b"GET /health HTTP/1.0\r\n\r\n")
                 if probe.recv(100).startswith(b"HTTP/1"):
                     return

@@ -1,7 +1,7 @@
-"""Clients written from the protocol documents, without a client library for Engine.IO or Socket.IO.
+"""Clients written from the protocol documents, without a library for Engine.IO or Socket.IO.
 
 Sources: github.com/socketio/engine.io-protocol (version 4), github.com/socketio/socket.io-protocol (version 5), RFC 6455.
-Both transports have one face: `send` and `receive` whole Socket.IO or Engine.IO packets as they stand on the wire.
+Both transports have one interface: `send` and `receive` whole packets as they are on the wire.
 """
 
 import base64
@@ -28,11 +28,11 @@ TRANSPORTS = ("websocket", "polling")
 
 
 class Client:
-    """One Engine.IO session and, after `connect`, its Socket.IO connection. Answers the heartbeat while it reads."""
+    """One Engine.IO session and, after connect(), its Socket.IO connection. Answers PINGs while it reads."""
 
     handshake: dict[str, Any]
     answers_pings = True
-    closed_politely = False  # by a CLOSE packet
+    closed_politely = False  # the server sent a CLOSE packet
 
     def send(self, packet: str | bytes) -> None:
         raise NotImplementedError
@@ -50,7 +50,7 @@ class Client:
         self.close()
 
     def receive(self) -> str | bytes | None:
-        """Return the next packet that is no heartbeat; None once the transport has closed."""
+        """Return the next packet that is no PING or NOOP; None if the transport has closed."""
         while True:
             packet = self._receive()
             if packet == "2" and self.answers_pings:
@@ -82,7 +82,7 @@ class Client:
         return payload
 
     def refusal(self) -> tuple[str, str]:
-        """Return (message, code) of the auth_error; DISCONNECT and the end of the transport must follow."""
+        """Return (message, code) of the next event, an auth_error, which DISCONNECT and the close must follow."""
         event = self.event()
         assert event[0] == "auth_error", event
         assert set(event[1]) == {"message", "code"}
@@ -94,7 +94,7 @@ class Client:
         self.send("42" + ("" if ack is None else str(ack)) + json.dumps([name, *arguments]))
 
     def event(self) -> list[Any]:
-        """Return the next EVENT as [name, argument, ...]; anything else fails."""
+        """Return the next packet, which must be an EVENT, as [name, argument, ...]."""
         packet = self.receive()
         assert isinstance(packet, str), packet
         assert packet.startswith("42["), packet
@@ -109,13 +109,13 @@ class Client:
         return packets
 
     def pong(self) -> None:
-        """The connection lives, and has nothing else to say: the event `ping` comes back."""
+        """Send the event `ping`, and assert that its answer is the next packet."""
         self.emit("ping")
         assert self.event() == ["pong", None]
 
 
 class WebSocketClient(Client):
-    """Over a WebSocket from the start."""
+    """A client over WebSocket, without polling before it."""
 
     def __init__(self, server: RunningServer, headers: Mapping[str, str] | None = None, query: str = "") -> None:
         scheme = "wss" if server.scheme == "https" else "ws"
@@ -135,7 +135,7 @@ class WebSocketClient(Client):
             self.handshake = json.loads(opening[1:])
 
     def send(self, packet: str | bytes) -> None:
-        with contextlib.suppress(OSError, websocket.WebSocketException):  # the server may have closed meanwhile
+        with contextlib.suppress(OSError, websocket.WebSocketException):  # the server may have closed
             if isinstance(packet, bytes):
                 self.socket.send_binary(packet)
             else:
@@ -156,7 +156,7 @@ class WebSocketClient(Client):
 
 
 class PollingClient(Client):
-    """Over long-polling."""
+    """A client over polling."""
 
     def __init__(self, server: RunningServer, headers: Mapping[str, str] | None = None, query: str = "") -> None:
         self.http = requests.Session()
@@ -225,7 +225,7 @@ def encode_frame(opcode: int, payload: bytes, *, fin: bool = True, mask: bool = 
 
 
 class RawWebSocket:
-    """A WebSocket over a bare socket: any bytes go out, every frame that comes in is seen."""
+    """A WebSocket over a plain socket, which can send any bytes and sees every frame."""
 
     def __init__(
         self,
@@ -237,7 +237,7 @@ class RawWebSocket:
         sock: socket.socket | None = None,
         receive_buffer: int = 0,
     ) -> None:
-        """behind: bytes sent in one go with the upgrade request; headers replace those of a good handshake."""
+        """behind: bytes sent together with the upgrade request. headers: replace those of a valid handshake."""
         if sock is None:
             sock = socket.socket()
             if receive_buffer:
@@ -296,7 +296,7 @@ class RawWebSocket:
         return frame[1].decode()
 
     def close_code(self) -> int:
-        """Read up to the CLOSE frame and return its code; nothing may come after it."""
+        """Read to the CLOSE frame and return its code. No frame may follow it."""
         while (frame := self.frame()) is not None:
             if frame[0] == CLOSE:
                 assert self.frame() is None

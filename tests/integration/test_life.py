@@ -20,7 +20,7 @@ import pytest
 import requests
 
 from tests.integration.conftest import Opens, OpensRaw
-from tests.integration.doors import receives
+from tests.integration.entry_points import receives
 from tests.integration.protocol import CLOSE, TRANSPORTS, PollingClient, RawWebSocket, WebSocketClient
 from tests.servers import (
     API_KEY,

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from tests.integration.conftest import Opens
-from tests.integration.doors import receives
+from tests.integration.entry_points import receives
 from tests.integration.protocol import RawWebSocket, client
 from tests.nginx import NAME, running_nginx
 from tests.servers import RunningServer, mint, running, wait_for

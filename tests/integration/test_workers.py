@@ -18,7 +18,7 @@ import requests
 
 from tests.integration.certificates import self_signed
 from tests.integration.conftest import Opens, OpensRaw
-from tests.integration.doors import receives
+from tests.integration.entry_points import receives
 from tests.integration.protocol import TEXT, PollingClient, encode_frame
 from tests.servers import RunningServer, mint, running, wait_for
 from tests.workers import COUNT, doors, open_files, several_workers, tag_of, worker_of, workers

@@ -6,7 +6,6 @@ page makes the request, and the same-origin policy does not cover WebSockets.
 
 import ipaddress
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,20 +29,15 @@ class Origins:
     """The allowed origins: those configured, and the server's own."""
 
     def __init__(self, configured: Sequence[str] = (), *, development: bool = False) -> None:
-        """configured: as validated from CLIENT_URL: `https://app.example.com`, `https://*.example.com` (any name below
-        example.com, at any depth, and not example.com itself), `null`, `file://`, or `*` for every origin.
+        """configured: the origins of CLIENT_URL as browsers write them (Settings.client_origins): lower case and punycode.
+        `https://*.example.com` is any name below example.com, at any depth, and not example.com itself; `*` every origin.
 
         development: the server's own origin may be http too. In production it must be https, since an http page can be
-        forged on its way to the browser; so must origins that match a `*.`.
+        forged on its way to the browser.
         """
-        normalized = [normalize(origin) for origin in configured]
-        self._any = "*" in normalized
-        self._exact = frozenset(origin for origin in normalized if "://*." not in origin)
-        self._wildcards = [
-            (scheme, host)
-            for scheme, _, host in (origin.partition("://*") for origin in normalized if "://*." in origin)
-            if development or scheme == "https"
-        ]
+        self._any = "*" in configured
+        self._exact = frozenset(origin for origin in configured if "://*." not in origin)
+        self._wildcards = [origin.split("://*") for origin in configured if "://*." in origin]
         self._own_schemes = _OWN_SCHEMES_IN_DEVELOPMENT if development else _OWN_SCHEMES
 
     def allow(self, environ: Mapping[str, Any]) -> bool:
@@ -97,23 +91,6 @@ class Origins:
             return False
         # Nothing can come between a browser and a server on one machine.
         return scheme in self._own_schemes or (scheme in ("http", "ws") and bool(_LOOPBACK.fullmatch(host)))
-
-
-def normalize(origin: str) -> str:
-    """Return a configured origin as browsers write it: lower case, punycode, without a slash or a default port."""
-    scheme, separator, rest = origin.strip().lower().partition("://")
-    if not separator or not rest.rstrip("/"):
-        return scheme + separator  # "*", "null", "file://"
-    host = rest.rstrip("/").removesuffix(_DEFAULT_PORTS.get(scheme, ""))
-    return f"{scheme}://" + ".".join(_punycode(label) for label in host.split("."))
-
-
-def _punycode(label: str) -> str:
-    """Return a label of a host name in its ASCII form (RFC 5891)."""
-    if label.isascii():
-        return label
-    name, colon, port = unicodedata.normalize("NFKC", label).lower().partition(":")
-    return f"xn--{name.encode('punycode').decode()}{colon}{port}"
 
 
 def _is_below(origin: str, scheme: str, suffix: str) -> bool:

@@ -74,7 +74,7 @@ def test_other_nodes_are_told_and_counted() -> None:
     limits.set_all_elsewhere({"b": {"1.2.3.4": 1}, "c": {"1.2.3.4": 1}})
     assert limits.count("1.2.3.4") == 2
     limits.forget_elsewhere("c")
-    limits.forget_elsewhere("nobody")
+    limits.forget_elsewhere("unknown")
     assert limits.count("1.2.3.4") == 1
     limits.failed_elsewhere("5.6.7.8", 4)
     assert limits.blocked("5.6.7.8")

@@ -69,7 +69,7 @@ STREAM = (
     + frame(CONTINUATION, b"ment", fin=False)
     + frame(CONTINUATION, b"ed")
     + frame(BINARY, bytes(130))
-    + frame(PONG, b"nobody asked")
+    + frame(PONG, b"not asked for")
     + frame(BINARY, b"")
     + frame(CLOSE, struct.pack(">H", 1000) + b"bye")
 )

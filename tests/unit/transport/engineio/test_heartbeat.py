@@ -87,13 +87,13 @@ def test_a_session_that_does_not_answer_is_overdue_once_after_the_timeout(heartb
 
 
 def test_a_pong_without_a_ping_changes_nothing(heartbeat: Heartbeat) -> None:
-    session, stranger = Session(), Session()
+    session, other = Session(), Session()
     heartbeat.add(session)
-    hub_until(lambda: heartbeat.pong(session) or heartbeat.pong(stranger) or session.pings)
+    hub_until(lambda: heartbeat.pong(session) or heartbeat.pong(other) or session.pings)
     heartbeat.pong(session)
     heartbeat.pong(session)
     hub_until(lambda: len(session.pings) == 2)
-    assert not stranger.pings
+    assert not other.pings
 
 
 def test_a_discarded_session_is_not_called(heartbeat: Heartbeat) -> None:

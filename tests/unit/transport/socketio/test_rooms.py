@@ -66,7 +66,7 @@ def test_a_connection_in_several_of_the_rooms_receives_once() -> None:
     for room in ("blue", "green"):
         rooms.enter_room("s0", "/", room)
     rooms.enter_room("s1", "/", "green")
-    rooms.emit("x", None, "/", room=["blue", "green", "s0", "nobody"])
+    rooms.emit("x", None, "/", room=["blue", "green", "s0", "unknown"])
     assert [len(session.packets) for session in sessions] == [1, 1, 0]
 
 
@@ -101,7 +101,7 @@ def test_leaving_and_closing_end_membership() -> None:
         rooms.enter_room(sid, "/", "blue")
     rooms.leave_room("s0", "/", "blue")
     rooms.leave_room("s0", "/", "blue")
-    rooms.leave_room("nobody", "/", "nothing")
+    rooms.leave_room("unknown", "/", "nothing")
     assert [each.sid for each in rooms.members("blue")] == ["s1"]
     assert rooms.get_rooms("s0", "/") == ["s0"]
     assert set(rooms.get_rooms("s1", "/")) == {"s1", "blue"}
@@ -127,7 +127,7 @@ def test_a_removed_connection_leaves_nothing_behind() -> None:
 def test_a_sid_without_a_connection_cannot_enter() -> None:
     rooms, _, _ = filled()
     with pytest.raises(ValueError, match="not connected"):
-        rooms.enter_room("nobody", "/", "blue")
+        rooms.enter_room("unknown", "/", "blue")
     assert rooms.members("blue") == []
 
 

@@ -1,11 +1,11 @@
-"""The same promise at every door: gunicorn, the Procfile, `flask run`, the console script, nginx."""
+"""The check that every entry point passes: gunicorn, the Procfile, `flask run`, the console script, nginx."""
 
 from tests.integration.conftest import Opens
 from tests.servers import RunningServer, mint
 
 
 def receives(server: RunningServer, opens: Opens) -> None:
-    """A user's connections of every kind receive what a back end sends; at the end all are gone."""
+    """Assert that a user's connections over every transport receive a broadcast, and that all of them end."""
     websocket, polling = opens(server), opens(server, "polling")
     for client in (websocket, polling):
         client.sign_in({"token": mint("ada")})
