@@ -40,10 +40,10 @@ MAX_DIRECT_BATCH = 1_024
 HIGH_WATER_BYTES = 33_554_432
 
 # Before a round of writes the flusher polls the event loop, so that publishers whose requests have arrived join the round.
-# It stops after IDLE_POLLS in a row that bring nothing. Measured with 16 publishers to 1,000 users: 292,000 deliveries/s
-# without a poll, 595,000 with one, 757,000 with eight.
-MAX_COALESCE_POLLS = 9
-IDLE_POLLS = 2
+# It stops after IDLE_POLLS in a row that bring nothing (80 µs). On a busy machine, with 2 publishers to 1,000 users, a
+# delivery took 2.8 µs of processor time with 2 idle polls, 2.0 µs with 8, and 1.65 µs with 16.
+MAX_COALESCE_POLLS = 32
+IDLE_POLLS = 16
 
 
 class Batch:

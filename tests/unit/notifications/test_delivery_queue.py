@@ -13,7 +13,9 @@ import pytest
 from socket_server.notifications import delivery_queue
 from socket_server.notifications.delivery_queue import (
     HIGH_WATER_BYTES,
+    IDLE_POLLS,
     MAX_CHUNK_BYTES,
+    MAX_COALESCE_POLLS,
     MAX_COALESCED_BYTES,
     MAX_DIRECT_BATCH,
     Batch,
@@ -422,19 +424,31 @@ def test_after_close_a_broadcast_to_many_is_written_before_its_publisher_is_answ
     assert queue.pending_bytes == 0
 
 
-def test_before_a_round_the_event_loop_is_polled_until_two_polls_bring_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("arrivals", "polls_of_the_round", "broadcasts"),
+    [
+        ([], IDLE_POLLS, 1),
+        ([1], IDLE_POLLS + 1, 2),
+        ([1, 0, 1, 1], IDLE_POLLS + 4, 4),
+        ([0] * IDLE_POLLS + [1], IDLE_POLLS, 1),
+        ([1] * 100, MAX_COALESCE_POLLS, MAX_COALESCE_POLLS + 1),
+    ],
+)
+def test_before_a_round_the_event_loop_is_polled_as_long_as_polls_bring_broadcasts(
+    monkeypatch: pytest.MonkeyPatch, arrivals: list[int], polls_of_the_round: int, broadcasts: int
+) -> None:
     queue, fan_out = make_queue()
     audience, _ = crowd(300)
-    arrivals = iter([True, False, True, True, False, False, True])
-    polls = []
+    polls = 0
 
     def poll() -> None:
-        polls.append(None)
-        if next(arrivals):
+        nonlocal polls
+        if polls < len(arrivals) and arrivals[polls]:
             enqueue(queue, audience)
+        polls += 1
 
     monkeypatch.setattr(delivery_queue, "poll_event_loop", poll)
     send(queue, audience)
     written(queue)
-    assert len(polls) == 6
-    assert [set(call) for call in fan_out.calls] == [{4}, {4}]
+    assert polls == polls_of_the_round
+    assert [set(call) for call in fan_out.calls] == [{broadcasts}, {broadcasts}]
