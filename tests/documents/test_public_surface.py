@@ -3,7 +3,7 @@
 import argparse
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
@@ -24,12 +24,11 @@ def documented(name: str, section: str) -> list[tuple[str, ...]]:
     return [row.cells for row in page(name).rows() if row.section == section]
 
 
-def calls() -> Iterator[ast.Call]:
-    """Yield every call in the package's source."""
-    for file in (ROOT / "socket_server").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                yield node
+@cache
+def calls() -> list[ast.Call]:
+    """Return every call in the package's source."""
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in (ROOT / "socket_server").rglob("*.py")]
+    return [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
 
 
 def called(call: ast.Call) -> str:
