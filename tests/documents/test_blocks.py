@@ -26,13 +26,14 @@ from tests.integration.protocol import WebSocketClient
 from tests.servers import API_KEY, BIN, ROOT, SECRET, RunningServer, environment, free_port, mint, start, wait_for
 
 LOCAL = "http://localhost:3001"  # the server in the documents
-# Written anew in another place.
+# Their blocks are not checked yet. Remove a page from here with its next version.
 LATER = ("README.he.md", "DEPLOYMENT.he.md")
 PAGES = [each for each in pages() if each.name not in LATER]
 BLOCKS = [block for each in PAGES for block in each.blocks]
 # Pages whose commands may be run on a reader's machine. On all others a block of commands has a marker, or is one call of
 # the local server.
 SAFE = {"README.md", "docs/rest-api.md", "docs/clients.md", "docs/cli.md", "docs/inbox.md"}
+SAFE |= {"README.he.md", "docs/he/rest-api.md", "docs/he/clients.md"}
 
 # Members whose value differs from run to run.
 VOLATILE = {"id", "at", "uptime", "timestamp", "sid", "node", "since", "address", "userAgent", "deleted"}
