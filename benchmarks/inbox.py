@@ -19,6 +19,7 @@ from benchmarks.report import number
 from socket_server.inbox.inbox import Entry, Inbox, InboxUnavailable, Retention
 from socket_server.inbox.sqlite.client import SqliteClient
 from socket_server.inbox.sqlite.file import SqliteFile
+from socket_server.inbox.sqlite.maintenance import Maintenance
 
 FEW = 10_000  # retained notifications of the small inbox, for comparison
 EACH = 10  # notifications of one user
@@ -39,9 +40,9 @@ def store(inbox: Inbox, entries: Sequence[Entry], delivered: int) -> int:
     return newest
 
 
-def maintained(inbox: SqliteFile) -> None:
+def maintained(maintenance: Maintenance) -> None:
     """Run all maintenance that is due, as the storage process does between requests."""
-    while inbox.maintain():
+    while maintenance.run_slice():
         pass
 
 
@@ -58,11 +59,12 @@ def shuffled(users: int, rounds: int) -> Iterator[list[int]]:
 def fill(path: str, retained: int) -> int:
     """Fill an inbox with `retained` notifications, each of one user; return an offset before all of them."""
     inbox = SqliteFile(path, Retention())
+    maintenance = Maintenance(inbox)
     start = head = inbox.open()
     began, done = time.monotonic(), 0
     for numbers in shuffled(retained // EACH, EACH):
         head = store(inbox, [Entry((user(each),), TEXT) for each in numbers], head)
-        maintained(inbox)
+        maintained(maintenance)
         done += len(numbers)
         if done % 1_000_000 == 0:
             print(f"# {done:,} stored, {done / (time.monotonic() - began):,.0f}/s", file=sys.stderr, flush=True)
@@ -169,12 +171,13 @@ def bounded_by_count(path: str, users: int = 300) -> Figures:
     """Return the file's size after 1 to 4 times as many notifications as INBOX_MAX_PER_USER (its default) keeps."""
     retention = Retention()
     inbox = SqliteFile(path, retention)
+    maintenance = Maintenance(inbox)
     head = inbox.open()
     figures: Figures = {}
     for times in range(1, 5):
         for _ in range(retention.max_per_user // 10):
             head = store(inbox, [Entry((user(each),), TEXT) for each in range(users)] * 10, head)
-            maintained(inbox)
+            maintained(maintenance)
         figures[f"{times}x"] = size_mb(path)
     inbox.close()
     return figures
@@ -183,6 +186,7 @@ def bounded_by_count(path: str, users: int = 300) -> Figures:
 def bounded_by_age(path: str, ttl_s: int = 10, each_second: int = 10_000) -> Figures:
     """Return the file's size after 1 to 4 times INBOX_TTL at a steady rate."""
     inbox = SqliteFile(path, Retention(ttl_s=ttl_s))
+    maintenance = Maintenance(inbox)
     head = inbox.open()
     figures: Figures = {}
     began, stored = time.monotonic(), 0
@@ -193,7 +197,7 @@ def bounded_by_age(path: str, ttl_s: int = 10, each_second: int = 10_000) -> Fig
             if due:
                 head = store(inbox, [Entry((user(dice.randrange(100_000)),), TEXT) for _ in range(due)], head)
                 stored += due
-            maintained(inbox)
+            maintained(maintenance)
             time.sleep(0.01)
         figures[f"{times}x"] = size_mb(path)
     inbox.close()

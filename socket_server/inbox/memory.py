@@ -1,8 +1,9 @@
-"""The store of this process only: what it holds is gone when the process ends. For development, tests, and live-only use.
+"""The store in the memory of this process: its content is gone when the process ends. For development, tests, and live-only
+use.
 
-Thread-safe: each public method takes the lock once and calls nobody while holding it. A body is held once, whatever the
-number of its users, and goes when no user's list names it any more or its time is over. What retention by age lets go is
-let go by whoever calls next, a bounded part at a time: no call pays for an idle night.
+Thread-safe: each public method takes the lock once and calls nothing while it holds the lock. A notification is held
+once, whatever the number of its users, until it is on no user's list or its time is over. Retention by age is applied
+by the calls, each for a bounded number of notifications, so that no call pays for an idle night.
 """
 
 import heapq
@@ -26,28 +27,28 @@ from socket_server.inbox.inbox import (
     clock_us,
 )
 
-# What one call lets go of by age, in pairs of a notification and a user, beside twice what it adds: about 0.2 ms.
-_PURGED_AT_ONCE = 1_000
+# Pairs (notification, user) that a call drops by age, beside twice what it adds: about 0.2 ms.
+_PURGE_PAIRS = 1_000
 
 
 class _Kept:
-    """A notification, shared by the lists of its users."""
+    """A notification, which the lists of its users share."""
 
     __slots__ = ("body", "expires", "lists", "offset", "user_ids")
 
     def __init__(self, offset: int, body: bytes, expires: int | None, user_ids: tuple[str, ...]) -> None:
         self.offset = offset
         self.body = body
-        self.expires = expires  # microseconds since 1970, where its own ttl ends it before retention does
+        self.expires = expires  # microseconds since 1970; None if retention ends it first
         self.user_ids = user_ids
-        self.lists = len(user_ids)  # how many still name it
+        self.lists = len(user_ids)  # that it is still on
 
 
 class _List:
-    """What one user has, oldest first, and the newest offset that retention by count has dropped from it (0: none).
+    """A user's notifications, oldest first. dropped: the newest offset that retention by count dropped (0: none).
 
-    What leaves at the front only moves `_start`, so that it costs O(1) however long the list is; a deque would be six
-    times the size for a user with a single notification.
+    Removing the first one only moves `_start`, which is O(1). A deque would take six times the memory for a user with one
+    notification.
     """
 
     __slots__ = ("_all", "_start", "dropped")
@@ -78,7 +79,7 @@ class _List:
         return kept
 
     def between(self, first: int, last: int | None) -> Iterator[_Kept]:
-        """Yield what lies at first <= offset <= last (None: no end)."""
+        """Yield the notifications with first <= offset <= last (None: no end)."""
         at = bisect_left(self._all, first, lo=self._start, key=_offset_of)
         for index in range(at, len(self._all)):
             kept = self._all[index]
@@ -102,7 +103,7 @@ class MemoryInbox:
         self._clock = clock
         self._lock = threading.Lock()
         self._began = self._head = clock()
-        self._purged = 0  # the newest offset that went by age: a clock that goes back does not bring it back
+        self._purged = 0  # the newest offset dropped by age, whatever the clock says later
         self._kept: OrderedDict[int, _Kept] = OrderedDict()  # by offset, oldest first
         self._users: dict[str, _List] = {}  # no list is empty
         self._forgotten: OrderedDict[str, int] = OrderedDict()  # user -> the head when it was forgotten, oldest first
@@ -135,7 +136,7 @@ class MemoryInbox:
                 if entry.ttl_s != 0 and entry.user_ids:
                     self._keep(entry, now)
                     pairs += len(entry.user_ids)
-            self._purge(now, _PURGED_AT_ONCE + 2 * pairs)
+            self._purge(now, _PURGE_PAIRS + 2 * pairs)
         return Appended(tuple(outcomes))
 
     def amend(self, key: str, answer: bytes) -> None:
@@ -147,7 +148,7 @@ class MemoryInbox:
     def since(self, user_id: str, after: int, until: int | None, limit: int, max_bytes: int) -> Page:
         with self._lock:
             now = self._clock()
-            self._purge(now, _PURGED_AT_ONCE)
+            self._purge(now, _PURGE_PAIRS)
             found = self._visible(user_id, after, until, now)
             users = self._users.get(user_id)
             dropped = max(self._forgotten.get(user_id, 0), users.dropped if users is not None else 0)
@@ -170,14 +171,14 @@ class MemoryInbox:
                 self._unlist(kept)
             self._forgotten[user_id] = self._head
             self._forgotten.move_to_end(user_id)
-            self._purge(now, _PURGED_AT_ONCE)
+            self._purge(now, _PURGE_PAIRS)
         return count
 
     def check(self) -> None:
-        """Memory takes entries as long as there is a process."""
+        """Memory always accepts entries."""
 
     def close(self) -> None:
-        """Nothing is open: what is held goes with the object."""
+        """Nothing to release: the content ends with the object."""
 
     # Under the lock
 
@@ -187,11 +188,11 @@ class MemoryInbox:
         offset, first = self._claims[claim.key]
         if offset > now - IDEMPOTENCY_S * MICROSECONDS:
             return Repeat(offset, first.digest, first.answer)
-        del self._claims[claim.key]  # so that it comes last when it is claimed anew
+        del self._claims[claim.key]  # it is claimed anew, and must be the last
         return None
 
     def _keep(self, entry: Entry, now: int) -> None:
-        """Put an entry on the lists of its users, at the head."""
+        """Put an entry on the lists of its users."""
         expires = None
         if entry.ttl_s is not None and entry.ttl_s < self._retention.ttl_s:
             expires = now + round(entry.ttl_s * MICROSECONDS)
@@ -208,7 +209,7 @@ class MemoryInbox:
                 self._unlist(oldest)
 
     def _unlist(self, kept: _Kept) -> None:
-        """Take a notification off one list; what is on none any more goes."""
+        """Take a notification off one list, and drop it if it is on none."""
         kept.lists -= 1
         if kept.lists == 0:
             self._kept.pop(kept.offset, None)
@@ -221,7 +222,7 @@ class MemoryInbox:
         return [kept for kept in users.between(first, until) if kept.expires is None or kept.expires > now]
 
     def _purge(self, now: int, pairs: int) -> None:
-        """Let go of what is over: of notifications so many pairs, of the rest so many at once."""
+        """Drop what is over: notifications up to this number of pairs, and a bounded number of everything else."""
         horizon = now - self._ttl
         while self._kept and pairs > 0:
             offset = next(iter(self._kept))
@@ -232,29 +233,29 @@ class MemoryInbox:
             pairs -= len(kept.user_ids)
             for user_id in kept.user_ids:
                 self._purge_list(user_id, kept)
-        for _ in range(_PURGED_AT_ONCE):
+        for _ in range(_PURGE_PAIRS):
             if not self._expiring or self._expiring[0][0] > now:
                 break
-            # On the users' lists it stays: it still counts for retention by count.
+            # It stays on the users' lists, because it still counts for retention by count.
             expired = self._kept.get(heapq.heappop(self._expiring)[1])
             if expired is not None:
                 expired.body = b""
-                expired.expires = 0  # for good, should the clock go back
-        if len(self._expiring) > 2 * len(self._kept) + _PURGED_AT_ONCE:
+                expired.expires = 0  # even if the clock goes back
+        if len(self._expiring) > 2 * len(self._kept) + _PURGE_PAIRS:
             self._expiring = [each for each in self._expiring if each[1] in self._kept]
             heapq.heapify(self._expiring)
-        for _ in range(_PURGED_AT_ONCE):
+        for _ in range(_PURGE_PAIRS):
             if not self._forgotten or next(iter(self._forgotten.values())) >= horizon:
                 break
             self._purged = max(self._purged, self._forgotten.popitem(last=False)[1])
-        for _ in range(_PURGED_AT_ONCE):
+        for _ in range(_PURGE_PAIRS):
             if not self._claims or next(iter(self._claims.values()))[0] > now - IDEMPOTENCY_S * MICROSECONDS:
                 break
             self._claims.popitem(last=False)
 
     def _purge_list(self, user_id: str, kept: _Kept) -> None:
         users = self._users.get(user_id)
-        # It may have left this list before: by count, or because the user was forgotten.
+        # It may have left this list before, by count or by forget().
         if users is not None and users.first() is kept:
             users.pop_first()
             if not users:

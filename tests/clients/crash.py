@@ -40,7 +40,7 @@ PATIENCE_S = 30.0
 # polling all the same (engine.io-client 6.6). Only the silence brings it back: after 4 s here, 85 s by default.
 HEARTBEAT = {"PING_INTERVAL": 1, "PING_TIMEOUT": 3}
 
-KEEPER = "socket_server.inbox.sqlite.storage_process"
+STORAGE_PROCESS = "socket_server.inbox.sqlite.storage_process"
 
 
 @dataclass(slots=True)
@@ -165,7 +165,7 @@ class Target(Protocol):
 
 
 class OneServer:
-    """The server: gunicorn, its worker, and the keeper of its inbox; and all that can befall them."""
+    """The server: gunicorn, its worker, and the storage process of its inbox; and all that can befall them."""
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         self.port = free_port()
@@ -201,12 +201,12 @@ class OneServer:
             os.kill(pid, signal.SIGKILL)
         self._wait_for_others(self._workers, before, "another worker")
 
-    def kill_keeper(self) -> None:
+    def kill_storage_process(self) -> None:
         """kill -9 of the inbox's process; the worker starts another."""
-        before = self._keepers()
+        before = self._storage_processes()
         for pid in before:
             os.kill(pid, signal.SIGKILL)
-        self._wait_for_others(self._keepers, before, "another keeper")
+        self._wait_for_others(self._storage_processes, before, "another storage process")
 
     def restart(self) -> None:
         """SIGTERM, and a new start once it has ended."""
@@ -253,8 +253,8 @@ class OneServer:
         master = self.server.process.pid
         return {pid for pid, parent, _ in _group(master) if parent == master}
 
-    def _keepers(self) -> set[int]:
-        return {pid for pid, _, command in _group(self.server.process.pid) if KEEPER in command}
+    def _storage_processes(self) -> set[int]:
+        return {pid for pid, _, command in _group(self.server.process.pid) if STORAGE_PROCESS in command}
 
     def stats(self) -> list[tuple[int, int]]:
         return [online(self.server)]
@@ -538,7 +538,7 @@ class Trial:
         return words
 
 
-WAYS = ("server", "worker", "keeper", "restart", "reload", "cut")
+WAYS = ("server", "worker", "storage", "restart", "reload", "cut")
 
 
 def _user(name: str) -> str:
@@ -568,7 +568,7 @@ def trial(
         ways: dict[str, Callable[[], object]] = {
             "server": target.kill,
             "worker": target.kill_worker,
-            "keeper": target.kill_keeper,
+            "storage": target.kill_storage_process,
             "restart": target.restart,
             "reload": target.reload,
         }
@@ -587,7 +587,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.clients.crash", description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
-    parser.add_argument("--ways", default="server,worker,keeper", help=f"any of {','.join(WAYS)}")
+    parser.add_argument("--ways", default="server,worker,storage", help=f"any of {','.join(WAYS)}")
     parser.add_argument("--transports", default="", help=f"any of {','.join(TRANSPORTS)}; all where it is empty")
     parser.add_argument("--users", type=int, default=USERS, help="each with two clients")
     parser.add_argument("--everybody", type=float, default=0, help="which part of the posts goes to all users")

@@ -20,7 +20,7 @@ DRAIN = {"DRAIN_SECONDS": 1}
         pytest.param("server", 3, 0.9, (), {}, id="kill -9 of the server"),
         pytest.param("server", 3, 0.9, ("polling",), {}, id="kill -9 of the server, long-polling"),
         pytest.param("worker", 3, 0.9, (), {}, id="kill -9 of the worker"),
-        pytest.param("keeper", 3, 0.9, (), {}, id="kill -9 of the inbox's process"),
+        pytest.param("storage", 3, 0.9, (), {}, id="kill -9 of the inbox's process"),
         pytest.param("restart", 2, 0.9, (), DRAIN, id="restart"),
         pytest.param("reload", 2, 0.9, (), DRAIN, id="reload"),
         pytest.param("cut", 6, 0.7, (), {}, id="torn network"),
@@ -43,4 +43,4 @@ def test_nothing_is_lost(
     assert counts.sound, "\n".join([str(counts), *counts.faults])
     assert counts.answered > 100
     assert counts.deliveries > counts.answered
-    assert counts.reconnections > 50 or way == "keeper"  # which nobody's connection notices
+    assert counts.reconnections > 50 or way == "storage"  # which nobody's connection notices

@@ -11,13 +11,13 @@ from socket_server.inbox.inbox import MICROSECONDS, Clock, Inbox, Retention
 from socket_server.inbox.memory import MemoryInbox
 from socket_server.inbox.redis.store import RedisInbox
 from socket_server.inbox.sqlite.client import SqliteClient
-from socket_server.inbox.sqlite.file import SqliteFile
+from tests.inbox.files import MaintainedFile
 from tests.redis_servers import RunningRedis
 
-KINDS = ("memory", "sqlite", "embedded", "redis")
-CLOCKED = ("memory", "sqlite", "redis")  # a keeper process has its own clock
-LASTING = ("sqlite", "embedded", "redis")  # what they hold is still there for another process
-SHARED = ("memory", "embedded", "redis")  # by threads; the SQLite store itself is for one
+KINDS = ("memory", "sqlite", "client", "redis")
+CLOCKED = ("memory", "sqlite", "redis")  # a storage process process has its own clock
+LASTING = ("sqlite", "client", "redis")  # what they hold is still there for another process
+SHARED = ("memory", "client", "redis")  # by threads; the SQLite store itself is for one
 
 RETENTION = Retention(ttl_s=100.0, max_per_user=5)
 
@@ -64,8 +64,8 @@ class Store:
             case "memory":
                 return MemoryInbox(retention, **clocked)
             case "sqlite":
-                return SqliteFile(path, retention, **clocked, index_at=30)
-            case "embedded":
+                return MaintainedFile(path, retention, **clocked, index_at=30)
+            case "client":
                 assert clock is None
                 return SqliteClient(path, retention)
         assert self._server is not None

@@ -24,8 +24,9 @@ from socket_server.inbox.inbox import (
     Stored,
 )
 from socket_server.inbox.redis import store as redis_store
-from socket_server.inbox.sqlite import file
+from socket_server.inbox.sqlite import maintenance
 from tests.inbox.conftest import CLOCKED, KINDS, LASTING, RETENTION, SHARED, FakeClock, Store, stores
+from tests.inbox.files import MaintainedFile
 
 ALL = 1_000
 MUCH = 1 << 30
@@ -447,7 +448,7 @@ def test_what_is_not_delivered_yet_is_handed_out_though_the_lists_have_moved(sto
     assert [each.notification for each in again.append([], head).foreign_records] == [b"unheard"]
 
 
-@stores("sqlite", "embedded")  # Redis's log is for all nodes, and short
+@stores("sqlite", "client")  # Redis's log is for all nodes, and short
 def test_a_forgotten_user_is_handed_out_no_more(store: Store) -> None:
     inbox = store.open()
     head = inbox.open()
@@ -529,12 +530,12 @@ def test_a_claim_of_the_version_before_is_found_under_its_former_key(store: Stor
 
 @stores(*CLOCKED)
 def test_above_the_limit_the_oldest_keys_are_forgotten_first(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (memory, file, redis_store):
+    for module in (memory, maintenance, redis_store):
         monkeypatch.setattr(module, "MAX_IDEMPOTENCY_KEYS", 3)
     inbox = store.open()
     for number in range(5):
         put(inbox, claimed(b"x", f"key-{number}"))
-    if isinstance(inbox, file.SqliteFile):
+    if isinstance(inbox, MaintainedFile):
         while inbox.maintain():
             pass
     outcomes = inbox.append([claimed(b"x", f"key-{number}") for number in (2, 3, 4)]).outcomes

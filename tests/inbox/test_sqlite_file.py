@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from socket_server.inbox.inbox import Appended, Claim, Entry, Inbox, InboxUnavailable, Page, Record, Retention, Stored
-from socket_server.inbox.sqlite import file, postings
-from socket_server.inbox.sqlite.file import FORMAT, SqliteFile
+from socket_server.inbox.sqlite import database, maintenance, postings
+from socket_server.inbox.sqlite.database import FORMAT
 from tests.inbox.conftest import RETENTION, FakeClock
+from tests.inbox.files import MaintainedFile
 from tests.servers import ROOT
 
 ALL = 1_000
@@ -45,7 +46,7 @@ def bodies(page: Page) -> list[bytes]:
     return [each.notification for each in page.notifications]
 
 
-def maintained(inbox: SqliteFile) -> None:
+def maintained(inbox: MaintainedFile) -> None:
     """Let the store do all that is due."""
     for _ in range(100_000):
         if not inbox.maintain():
@@ -59,9 +60,9 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def opened() -> Iterator[list[SqliteFile]]:
+def opened() -> Iterator[list[MaintainedFile]]:
     """Stores that are closed in the end."""
-    stores: list[SqliteFile] = []
+    stores: list[MaintainedFile] = []
     yield stores
     for each in stores:
         each.close()
@@ -74,7 +75,7 @@ def test_the_file_and_its_directory_are_the_servers_alone(tmp_path: Path) -> Non
     directory = tmp_path / "made" / "for it"
     before = os.umask(0)
     try:
-        inbox = SqliteFile(str(directory / "inbox.db"), RETENTION)
+        inbox = MaintainedFile(str(directory / "inbox.db"), RETENTION)
         inbox.open()
         say(inbox, "ada", b"1")
         modes = {each.name: each.stat().st_mode & 0o777 for each in directory.iterdir()}
@@ -86,7 +87,7 @@ def test_the_file_and_its_directory_are_the_servers_alone(tmp_path: Path) -> Non
 
 
 def test_another_format_is_refused_with_the_mend_and_left_alone(path: Path) -> None:
-    inbox = SqliteFile(str(path), RETENTION)
+    inbox = MaintainedFile(str(path), RETENTION)
     head = inbox.open()
     say(inbox, "ada", b"1")
     inbox.close()
@@ -110,7 +111,7 @@ def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None
         db.execute("INSERT INTO theirs VALUES (1)")
         db.commit()
     before = path.read_bytes()
-    inbox = SqliteFile(str(path), RETENTION)
+    inbox = MaintainedFile(str(path), RETENTION)
     with pytest.raises(InboxUnavailable, match="INBOX_URL"):
         inbox.open()
     assert path.read_bytes() == before
@@ -118,7 +119,7 @@ def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None
 
 def test_an_empty_file_becomes_an_inbox(path: Path) -> None:
     path.touch()
-    inbox = SqliteFile(str(path), RETENTION)
+    inbox = MaintainedFile(str(path), RETENTION)
     head = inbox.open()
     say(inbox, "ada", b"1")
     assert bodies(missed(inbox, "ada", head)) == [b"1"]
@@ -127,7 +128,7 @@ def test_an_empty_file_becomes_an_inbox(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["in box.db", "תיבה.db", "50%25.db", "a?b#c.db", "file:x.db", ":memory:"])
 def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
-    inbox = SqliteFile(str(tmp_path / name), RETENTION)
+    inbox = MaintainedFile(str(tmp_path / name), RETENTION)
     inbox.open()
     inbox.close()
     assert [each.name for each in tmp_path.iterdir()] == [name]
@@ -137,10 +138,10 @@ def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_two_stores_on_one_file_hand_out_the_same_order(path: Path, opened: list[SqliteFile], seed: int) -> None:
+def test_two_stores_on_one_file_hand_out_the_same_order(path: Path, opened: list[MaintainedFile], seed: int) -> None:
     """A reload: the old worker finishes while the new one begins. Each delivers what the other has stored, once."""
     dice, clock = random.Random(seed), FakeClock()
-    stores = [SqliteFile(str(path), LARGE, clock, index_at=20) for _ in range(2)]
+    stores = [MaintainedFile(str(path), LARGE, clock, index_at=20) for _ in range(2)]
     opened += stores
     start = stores[0].open()
     assert stores[1].open() == start
@@ -168,8 +169,8 @@ def test_two_stores_on_one_file_hand_out_the_same_order(path: Path, opened: list
         assert [(each.offset, each.notification) for each in missed(store, "ada", start).notifications] == delivered[0]
 
 
-def test_what_another_store_has_stored_is_handed_out_with_its_users(path: Path, opened: list[SqliteFile]) -> None:
-    old, new = SqliteFile(str(path), RETENTION), SqliteFile(str(path), RETENTION)
+def test_what_another_store_has_stored_is_handed_out_with_its_users(path: Path, opened: list[MaintainedFile]) -> None:
+    old, new = MaintainedFile(str(path), RETENTION), MaintainedFile(str(path), RETENTION)
     opened += [old, new]
     head = old.open()
     new.open()
@@ -180,8 +181,8 @@ def test_what_another_store_has_stored_is_handed_out_with_its_users(path: Path, 
     assert append(new, [], appended.outcomes[0]).foreign_records == ()  # type: ignore[arg-type]
 
 
-def test_a_key_that_another_store_has_used_is_a_repeat(path: Path, opened: list[SqliteFile]) -> None:
-    old, new = SqliteFile(str(path), RETENTION), SqliteFile(str(path), RETENTION)
+def test_a_key_that_another_store_has_used_is_a_repeat(path: Path, opened: list[MaintainedFile]) -> None:
+    old, new = MaintainedFile(str(path), RETENTION), MaintainedFile(str(path), RETENTION)
     opened += [old, new]
     entry = Entry(("ada",), b"1", claim=Claim("key", b"digest", b"answer"))
     head = old.open()
@@ -197,9 +198,9 @@ def test_a_key_that_another_store_has_used_is_a_repeat(path: Path, opened: list[
 _APPEND_FOREVER = """
 import sys
 from socket_server.inbox.inbox import Entry, Retention
-from socket_server.inbox.sqlite.file import SqliteFile
+from tests.inbox.files import MaintainedFile
 
-inbox = SqliteFile(sys.argv[1], Retention(1e6, 100_000), index_at=60)
+inbox = MaintainedFile(sys.argv[1], Retention(1e6, 100_000), index_at=60)
 head, number = inbox.open(), 0
 while True:
     entries = [Entry(("ada", f"user {number % 7}"), b"%d" % each) for each in range(number, number + 3)]
@@ -228,7 +229,7 @@ def test_after_a_kill_all_that_was_acknowledged_is_there_and_offsets_go_on(path:
             assert offsets == sorted(set(offsets))
             newest = offsets[-1]
             acknowledged += [Stored(at, b"%d" % (number + index)) for index, at in enumerate(offsets)]
-        inbox = SqliteFile(str(path), LARGE)
+        inbox = MaintainedFile(str(path), LARGE)
         assert inbox.open() >= newest
         page = inbox.since("ada", 0, None, 100_000, MUCH)
         assert set(acknowledged) <= set(page.notifications)
@@ -252,7 +253,7 @@ def size(path: Path) -> int:
 
 
 def test_retention_by_count_bounds_the_file(path: Path) -> None:
-    inbox = SqliteFile(str(path), Retention(1e6, 100), index_at=500)
+    inbox = MaintainedFile(str(path), Retention(1e6, 100), index_at=500)
     inbox.open()
     sizes = []
     for _ in range(8):
@@ -268,10 +269,10 @@ def test_retention_by_count_bounds_the_file(path: Path) -> None:
 
 
 def test_retention_by_age_bounds_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "PURGE_EVERY_S", 0.0)
-    monkeypatch.setattr(file, "SWEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(maintenance, "PURGE_EVERY_S", 0.0)
+    monkeypatch.setattr(maintenance, "SWEEP_EVERY_S", 0.0)
     clock = FakeClock()
-    inbox = SqliteFile(str(path), Retention(100.0, 100_000), clock, index_at=500)
+    inbox = MaintainedFile(str(path), Retention(100.0, 100_000), clock, index_at=500)
     inbox.open()
     sizes = []
     for second in range(800):
@@ -292,7 +293,7 @@ def test_retention_by_age_bounds_the_file(path: Path, monkeypatch: pytest.Monkey
     assert counts[2] <= 2_100
 
 
-def maintained_for_a_while(inbox: SqliteFile) -> None:
+def maintained_for_a_while(inbox: MaintainedFile) -> None:
     """Where the store may look for old notifications at once again, it is never done."""
     for _ in range(20):
         if not inbox.maintain():
@@ -300,10 +301,10 @@ def maintained_for_a_while(inbox: SqliteFile) -> None:
 
 
 def test_the_room_of_what_has_gone_is_given_back_to_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "PURGE_EVERY_S", 0.0)
-    monkeypatch.setattr(file, "_FEW_FREE_PAGES", 10)
+    monkeypatch.setattr(maintenance, "PURGE_EVERY_S", 0.0)
+    monkeypatch.setattr(maintenance, "_MIN_FREE_PAGES", 10)
     clock = FakeClock()
-    inbox = SqliteFile(str(path), RETENTION, clock)
+    inbox = MaintainedFile(str(path), RETENTION, clock)
     inbox.open()
     append(inbox, [Entry((f"user {number}",), os.urandom(2_000)) for number in range(2_000)])
     maintained(inbox)
@@ -364,12 +365,12 @@ def test_when_lists_of_users_are_dealt_out_and_moved_to_the_disk_changes_no_answ
     ):
         # A slice moves a user or two: between any two of them something else may come.
         patch.setattr(postings, "CHUNK", 4)
-        patch.setattr(postings, "_USERS_PER_LOOK", 1)
-        patch.setattr(postings, "_UNDEALT", 12)
-        patch.setattr(file, "SLICE_S", 2e-5)
+        patch.setattr(postings, "_USERS_PER_CLOCK_READ", 1)
+        patch.setattr(postings, "_MAX_UNDISTRIBUTED", 12)
+        patch.setattr(maintenance, "SLICE_S", 2e-5)
 
-        def make() -> SqliteFile:
-            return SqliteFile(f"{directory}/inbox.db", Retention(1e6, most), clock, index_at=index_at)
+        def make() -> MaintainedFile:
+            return MaintainedFile(f"{directory}/inbox.db", Retention(1e6, most), clock, index_at=index_at)
 
         inbox = make()
         model = Model(most, inbox.open())
@@ -387,7 +388,7 @@ def test_when_lists_of_users_are_dealt_out_and_moved_to_the_disk_changes_no_answ
                 assert isinstance(what, int)
                 for _ in range(what):
                     inbox.maintain()
-                clock.step(file.HANDOVER_S / 2)
+                clock.step(maintenance.HANDOVER_S / 2)
             else:
                 inbox.close()  # loses all that is in memory, as a kill does
                 inbox = make()
@@ -399,8 +400,8 @@ def test_when_lists_of_users_are_dealt_out_and_moved_to_the_disk_changes_no_answ
         inbox.close()
 
 
-def test_of_lists_that_are_told_in_turn_each_user_keeps_its_newest(path: Path, opened: list[SqliteFile]) -> None:
-    inbox = SqliteFile(str(path), Retention(1e6, 3), FakeClock())
+def test_of_lists_that_are_told_in_turn_each_user_keeps_its_newest(path: Path, opened: list[MaintainedFile]) -> None:
+    inbox = MaintainedFile(str(path), Retention(1e6, 3), FakeClock())
     opened.append(inbox)
     inbox.open()
     offsets = [
@@ -425,7 +426,7 @@ def raw(path: Path) -> bytes:
     return b"".join(each.read_bytes() for each in sorted(path.parent.glob(path.name + "*")))
 
 
-def tell_secrets(inbox: SqliteFile, count: int) -> None:
+def tell_secrets(inbox: MaintainedFile, count: int) -> None:
     """Give a user notifications, some of them others' too, among those of others."""
     for number in range(count):
         entries = [Entry((USER,), SECRET + b"%d" % number * 50)]
@@ -434,17 +435,17 @@ def tell_secrets(inbox: SqliteFile, count: int) -> None:
         append(inbox, entries, inbox.open())
 
 
-def forgotten(path: Path, opened: list[SqliteFile], moved: str) -> bytes:
+def forgotten(path: Path, opened: list[MaintainedFile], moved: str) -> bytes:
     """Return all bytes of an inbox that has forgotten the user, in one of the states that an inbox may be in."""
     clock = FakeClock()
-    inbox = SqliteFile(str(path), LARGE, clock, index_at=10**9 if moved == "nothing moved" else 1)
+    inbox = MaintainedFile(str(path), LARGE, clock, index_at=10**9 if moved == "nothing moved" else 1)
     opened.append(inbox)
     inbox.open()
     inbox.forget("somebody else")  # whatever that switched on or off: it holds for this user too
     tell_secrets(inbox, 40)
     if moved != "nothing moved":
         maintained(inbox)
-        clock.step(file.HANDOVER_S + 1)  # from then on `pending` lets go of what was moved
+        clock.step(maintenance.HANDOVER_S + 1)  # from then on `pending` lets go of what was moved
         say(inbox, "another", b"news")
         maintained(inbox)
     if moved == "some moved":
@@ -462,18 +463,20 @@ MOVED = pytest.mark.parametrize("moved", ["nothing moved", "all moved", "some mo
 
 
 @MOVED
-def test_after_forget_no_body_of_the_user_is_left(path: Path, opened: list[SqliteFile], moved: str) -> None:
+def test_after_forget_no_body_of_the_user_is_left(path: Path, opened: list[MaintainedFile], moved: str) -> None:
     assert SECRET not in forgotten(path, opened, moved)
 
 
 @MOVED
-def test_after_forget_one_mark_of_the_user_is_left(path: Path, opened: list[SqliteFile], moved: str) -> None:
+def test_after_forget_one_mark_of_the_user_is_left(path: Path, opened: list[MaintainedFile], moved: str) -> None:
     """It says that something was dropped, until retention by age would have."""
     assert forgotten(path, opened, moved).count(USER.encode()) == 2  # in the open file, and in the closed one
 
 
-def test_after_forget_nothing_is_left_of_what_retention_had_dropped_before(path: Path, opened: list[SqliteFile]) -> None:
-    inbox = SqliteFile(str(path), Retention(1e6, 5), FakeClock(), index_at=1)
+def test_after_forget_nothing_is_left_of_what_retention_had_dropped_before(
+    path: Path, opened: list[MaintainedFile]
+) -> None:
+    inbox = MaintainedFile(str(path), Retention(1e6, 5), FakeClock(), index_at=1)
     opened.append(inbox)
     inbox.open()
     inbox.forget("somebody else")
@@ -484,9 +487,9 @@ def test_after_forget_nothing_is_left_of_what_retention_had_dropped_before(path:
     assert SECRET not in raw(path)
 
 
-def test_after_forget_no_other_store_on_the_file_brings_the_user_back(path: Path, opened: list[SqliteFile]) -> None:
+def test_after_forget_no_other_store_on_the_file_brings_the_user_back(path: Path, opened: list[MaintainedFile]) -> None:
     clock = FakeClock()
-    stores = [SqliteFile(str(path), LARGE, clock, index_at=1) for _ in range(2)]
+    stores = [MaintainedFile(str(path), LARGE, clock, index_at=1) for _ in range(2)]
     opened += stores
     for each in stores:
         each.open()
@@ -494,7 +497,7 @@ def test_after_forget_no_other_store_on_the_file_brings_the_user_back(path: Path
     assert missed(stores[1], USER, 0).total == 10
     stores[0].forget(USER)
     assert missed(stores[1], USER, 0).total == 0
-    clock.step(file.HANDOVER_S + 1)
+    clock.step(maintenance.HANDOVER_S + 1)
     for each in stores:
         maintained(each)
     assert SECRET not in raw(path)
@@ -504,7 +507,7 @@ def test_after_forget_no_other_store_on_the_file_brings_the_user_back(path: Path
 
 
 def test_a_forgotten_user_is_told_so_and_receives_again_after_reopening(path: Path) -> None:
-    inbox = SqliteFile(str(path), RETENTION)
+    inbox = MaintainedFile(str(path), RETENTION)
     head = inbox.open()
     say(inbox, USER, b"1", b"2")
     assert inbox.forget(USER) == 2
@@ -521,8 +524,8 @@ def test_a_forgotten_user_is_told_so_and_receives_again_after_reopening(path: Pa
 # Trouble (what a server does about it: tests/integration/test_inbox_faults.py)
 
 
-def test_a_file_that_is_removed_is_made_anew_and_used_from_then_on(path: Path, opened: list[SqliteFile]) -> None:
-    inbox, later = SqliteFile(str(path), RETENTION), SqliteFile(str(path), RETENTION)
+def test_a_file_that_is_removed_is_made_anew_and_used_from_then_on(path: Path, opened: list[MaintainedFile]) -> None:
+    inbox, later = MaintainedFile(str(path), RETENTION), MaintainedFile(str(path), RETENTION)
     opened += [inbox, later]
     inbox.open()
     (first,) = say(inbox, "ada", b"old")
@@ -536,8 +539,8 @@ def test_a_file_that_is_removed_is_made_anew_and_used_from_then_on(path: Path, o
 
 
 def test_an_append_that_meets_a_lock_leaves_nothing_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "_BUSY_S", 0.05)
-    inbox = SqliteFile(str(path), RETENTION)
+    monkeypatch.setattr(database, "_BUSY_S", 0.05)
+    inbox = MaintainedFile(str(path), RETENTION)
     head = inbox.open()
     say(inbox, "ada", b"1")
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
@@ -552,9 +555,9 @@ def test_an_append_that_meets_a_lock_leaves_nothing_behind(path: Path, monkeypat
     inbox.close()
 
 
-def test_every_check_writes(path: Path, opened: list[SqliteFile]) -> None:
+def test_every_check_writes(path: Path, opened: list[MaintainedFile]) -> None:
     """Or it would call a full disk good: SQLite writes nothing where an UPDATE changes nothing."""
-    inbox = SqliteFile(str(path), RETENTION)
+    inbox = MaintainedFile(str(path), RETENTION)
     opened.append(inbox)
     say(inbox, "ada", b"1")
     with contextlib.closing(sqlite3.connect(path)) as other:
@@ -567,7 +570,7 @@ def test_every_check_writes(path: Path, opened: list[SqliteFile]) -> None:
 
 
 def test_a_lock_that_ends_in_time_is_waited_for(path: Path) -> None:
-    inbox = SqliteFile(str(path), RETENTION)
+    inbox = MaintainedFile(str(path), RETENTION)
     head = inbox.open()
     locked = (
         "import sqlite3, sys, time; db = sqlite3.connect(sys.argv[1], isolation_level=None); db.execute('BEGIN IMMEDIATE');"
@@ -585,10 +588,10 @@ def test_a_lock_that_ends_in_time_is_waited_for(path: Path) -> None:
 
 
 def test_what_went_by_age_is_not_taken_for_nothing_missed_after_the_clock_or_the_setting_changed(
-    path: Path, opened: list[SqliteFile]
+    path: Path, opened: list[MaintainedFile]
 ) -> None:
     clock = FakeClock()
-    inbox = SqliteFile(str(path), Retention(ttl_s=100), clock)
+    inbox = MaintainedFile(str(path), Retention(ttl_s=100), clock)
     opened.append(inbox)
     start = inbox.open()
     clock.step(1)
@@ -600,16 +603,16 @@ def test_what_went_by_age_is_not_taken_for_nothing_missed_after_the_clock_or_the
     assert (page.total, page.complete) == (0, False)
     inbox.close()
     clock.step(60)
-    longer = SqliteFile(str(path), Retention(ttl_s=10_000), clock)
+    longer = MaintainedFile(str(path), Retention(ttl_s=10_000), clock)
     opened.append(longer)
     longer.open()
     page = missed(longer, "ada", start)
     assert (page.total, page.complete) == (0, False)
 
 
-def test_pending_stays_small_though_the_clock_was_once_far_ahead(path: Path, opened: list[SqliteFile]) -> None:
+def test_pending_stays_small_though_the_clock_was_once_far_ahead(path: Path, opened: list[MaintainedFile]) -> None:
     clock = FakeClock()
-    inbox = SqliteFile(str(path), Retention(ttl_s=100, max_per_user=5), clock, index_at=10)
+    inbox = MaintainedFile(str(path), Retention(ttl_s=100, max_per_user=5), clock, index_at=10)
     opened.append(inbox)
     inbox.open()
     clock.step(10_000_000)
@@ -619,15 +622,17 @@ def test_pending_stays_small_though_the_clock_was_once_far_ahead(path: Path, ope
         clock.step(1)
         say(inbox, "ada", b"x")
         maintained(inbox)
-        inbox._next_purge = 0.0  # as a second later
+        inbox.maintenance._next_purge = 0.0  # as a second later
     maintained(inbox)
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT count(*) FROM pending").fetchone()[0] < 50
 
 
-def test_offsets_grow_though_the_file_was_replaced_while_the_clock_was_behind(path: Path, opened: list[SqliteFile]) -> None:
+def test_offsets_grow_though_the_file_was_replaced_while_the_clock_was_behind(
+    path: Path, opened: list[MaintainedFile]
+) -> None:
     clock = FakeClock()
-    inbox = SqliteFile(str(path), LARGE, clock)
+    inbox = MaintainedFile(str(path), LARGE, clock)
     opened.append(inbox)
     inbox.open()
     (delivered,) = inbox.append([Entry(("ada",), b"1")]).outcomes
@@ -643,8 +648,8 @@ def test_offsets_grow_though_the_file_was_replaced_while_the_clock_was_behind(pa
 # What cannot be read, or not be done now
 
 
-def test_a_row_that_cannot_be_read_is_a_corrupt_file(path: Path, opened: list[SqliteFile]) -> None:
-    inbox = SqliteFile(str(path), LARGE)
+def test_a_row_that_cannot_be_read_is_a_corrupt_file(path: Path, opened: list[MaintainedFile]) -> None:
+    inbox = MaintainedFile(str(path), LARGE)
     opened.append(inbox)
     inbox.open()
     say(inbox, "ada", b"x")
@@ -656,8 +661,8 @@ def test_a_row_that_cannot_be_read_is_a_corrupt_file(path: Path, opened: list[Sq
         inbox.open()
 
 
-def test_what_was_forgotten_is_erased_once_nobody_else_reads(path: Path, opened: list[SqliteFile]) -> None:
-    inbox = SqliteFile(str(path), LARGE)
+def test_what_was_forgotten_is_erased_once_nobody_else_reads(path: Path, opened: list[MaintainedFile]) -> None:
+    inbox = MaintainedFile(str(path), LARGE)
     opened.append(inbox)
     inbox.open()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as backup:
@@ -667,14 +672,14 @@ def test_what_was_forgotten_is_erased_once_nobody_else_reads(path: Path, opened:
         inbox.forget("ada")
         assert SECRET in raw(path)
         backup.execute("COMMIT")
-    inbox._next_purge = 0.0  # as a second later
+    inbox.maintenance._next_purge = 0.0  # as a second later
     maintained(inbox)
     assert SECRET not in raw(path)
 
 
-def test_a_client_of_a_file_that_was_replaced_is_told_so(path: Path, opened: list[SqliteFile]) -> None:
+def test_a_client_of_a_file_that_was_replaced_is_told_so(path: Path, opened: list[MaintainedFile]) -> None:
     clock = FakeClock()
-    inbox = SqliteFile(str(path), LARGE, clock)
+    inbox = MaintainedFile(str(path), LARGE, clock)
     opened.append(inbox)
     start = inbox.open()
     clock.step(1)

@@ -29,12 +29,12 @@ from tests.integration.protocol import Client
 from tests.servers import API_KEY, RunningServer, mint, running, wait_for
 
 KEY = {"Authorization": f"Bearer {API_KEY}"}
-PATIENCE_S = 30.0  # SQLite waits 5 s for a lock, the server 10 s for a keeper that is silent
+PATIENCE_S = 30.0  # SQLite waits 5 s for a lock, the server 10 s for a storage process that is silent
 
 FULL = "the disk is full"
 LOCKED = "another program keeps it locked"
 CORRUPT = "the file is corrupt"
-LOST = "the inbox's process was lost"
+LOST = "the storage process was lost"
 READ_ONLY = "Read-only file system"
 
 
@@ -203,8 +203,8 @@ def together(*acts: Callable[[], None]) -> None:
         raise ExceptionGroup("together", found)
 
 
-def keeper_of(server: RunningServer) -> int | None:
-    """Return the process id of the server's keeper: a child of a child of gunicorn's."""
+def storage_process_of(server: RunningServer) -> int | None:
+    """Return the process id of the server's storage process: a child of a child of gunicorn's."""
 
     def children(pid: int) -> list[int]:
         with contextlib.suppress(OSError):
@@ -219,11 +219,11 @@ def keeper_of(server: RunningServer) -> int | None:
     return None
 
 
-def kill_keeper(server: RunningServer) -> int:
-    """Kill the keeper and return once it is gone."""
-    pid: int = wait_for(lambda: keeper_of(server), what="a keeper")
+def kill_storage_process(server: RunningServer) -> int:
+    """Kill the storage process and return once it is gone."""
+    pid: int = wait_for(lambda: storage_process_of(server), what="a storage process")
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: _state(pid) in ("Z", ""), what="the end of the keeper")
+    wait_for(lambda: _state(pid) in ("Z", ""), what="the end of the storage process")
     return pid
 
 
@@ -299,8 +299,8 @@ def test_a_directory_that_turns_read_only_refuses_until_it_can_be_written(disk: 
     scene.say()
 
     def turn_read_only() -> bool:
-        # Linux does not let it while the keeper has the file open; the next one finds it read-only.
-        kill_keeper(scene.server)
+        # Linux does not let it while the storage process has the file open; the next one finds it read-only.
+        kill_storage_process(scene.server)
         return disk.remount("ro")
 
     wait_for(turn_read_only, what="a read-only file system")
@@ -380,7 +380,7 @@ def test_a_file_deleted_under_the_server_is_made_anew_and_clients_and_the_log_sa
 # The process
 
 
-def test_a_killed_keeper_is_replaced_and_nothing_answered_is_lost(tmp_path: Path, stage: Stage) -> None:
+def test_a_killed_storage_process_is_replaced_and_nothing_answered_is_lost(tmp_path: Path, stage: Stage) -> None:
     scene = stage(tmp_path / "inbox.db")
     scene.say()
     enough, killed = threading.Event(), 0
@@ -395,7 +395,7 @@ def test_a_killed_keeper_is_replaced_and_nothing_answered_is_lost(tmp_path: Path
         for _ in range(3):
             seen = len(scene.answered)
             wait_for(lambda seen=seen: len(scene.answered) > seen + 20, what="posts that are taken")
-            kill_keeper(scene.server)
+            kill_storage_process(scene.server)
             killed += 1
         seen = len(scene.answered)
         wait_for(lambda: len(scene.answered) > seen + 20, what="posts that are taken")
@@ -415,10 +415,10 @@ def test_a_killed_keeper_is_replaced_and_nothing_answered_is_lost(tmp_path: Path
     assert len([line for line in scene.logged(LOST) if "refused" not in line and "health" not in line]) == killed
 
 
-def test_a_keeper_that_stops_for_a_moment_holds_up_nobody_else(tmp_path: Path, stage: Stage) -> None:
+def test_a_storage_process_that_stops_for_a_moment_holds_up_nobody_else(tmp_path: Path, stage: Stage) -> None:
     scene = stage(tmp_path / "inbox.db")
     scene.say()
-    pid = keeper_of(scene.server)
+    pid = storage_process_of(scene.server)
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     poster = threading.Thread(target=scene.post)
@@ -434,7 +434,7 @@ def test_a_keeper_that_stops_for_a_moment_holds_up_nobody_else(tmp_path: Path, s
     newest = scene.answered[-1]
     assert scene.client.event() == ["notification", newest["notification"], newest["id"]]
     assert len(scene.answered) == 2
-    assert keeper_of(scene.server) == pid
+    assert storage_process_of(scene.server) == pid
     scene.is_up_again()
     assert not scene.logged(LOST)
 
@@ -522,7 +522,7 @@ def test_a_server_whose_inbox_cannot_be_opened_starts_and_uses_it_once_it_can(tm
         lambda: starts_without(stage, tmp_path / "1" / "inbox.db", _is_corrupt, CORRUPT),
         lambda: starts_without(stage, tmp_path / "2" / "inbox.db", _is_corrupt_within, CORRUPT),
         lambda: starts_without(stage, tmp_path / "3" / "inbox.db", _is_a_directory, "Is a directory"),
-        lambda: starts_without(stage, tmp_path / "4" / "inbox.db", _lies_in_no_directory, "must be there and writable"),
+        lambda: starts_without(stage, tmp_path / "4" / "inbox.db", _lies_in_no_directory, "must exist and be writable"),
         lambda: starts_without(stage, tmp_path / "5" / "inbox.db", _has_another_format, "name another file in INBOX_URL"),
     )
 
@@ -555,10 +555,10 @@ def _lock_at_the_start(stage: Stage, path: Path) -> None:
     starts_without(stage, path, _is_locked, LOCKED)
 
 
-def _stop_the_keeper(stage: Stage, path: Path) -> None:
+def _stop_the_storage_process(stage: Stage, path: Path) -> None:
     scene = stage(path)
     scene.say()
-    pid = keeper_of(scene.server)
+    pid = storage_process_of(scene.server)
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     health: list[requests.Response] = []
@@ -573,14 +573,14 @@ def _stop_the_keeper(stage: Stage, path: Path) -> None:
     assert LOST in health[0].json()["checks"]["inbox"]
     scene.client.pong()
     scene.is_up_again()
-    assert keeper_of(scene.server) not in (pid, None)
+    assert storage_process_of(scene.server) not in (pid, None)
     assert _state(pid) == ""
     assert len([line for line in scene.logged(LOST) if "refused" not in line and "health" not in line]) == 1
 
 
-def test_a_lock_and_a_keeper_that_stays_stopped_refuse_until_they_are_gone(tmp_path: Path, stage: Stage) -> None:
+def test_a_lock_and_a_storage_process_that_stays_stopped_refuse_until_they_are_gone(tmp_path: Path, stage: Stage) -> None:
     together(
         lambda: _lock_while_it_runs(stage, tmp_path / "1" / "inbox.db"),
         lambda: _lock_at_the_start(stage, tmp_path / "2" / "inbox.db"),
-        lambda: _stop_the_keeper(stage, tmp_path / "3" / "inbox.db"),
+        lambda: _stop_the_storage_process(stage, tmp_path / "3" / "inbox.db"),
     )

@@ -1,4 +1,4 @@
-"""An entry as it goes to the file: its users are packed once, by who has them at hand, and written as they are."""
+"""Entries whose users are encoded once, in the worker, and written to the file as they are. Pure functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _decode = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 @dataclass(frozen=True, slots=True)
 class EncodedEntry:
-    """An Entry. count: of its users; users: a MessagePack array."""
+    """An Entry. count: the number of its users; users: a MessagePack array."""
 
     count: int
     users: bytes
@@ -22,16 +22,16 @@ class EncodedEntry:
     claim: Claim | None
 
 
-def pack(entry: Entry) -> EncodedEntry:
-    """Return the entry with its users packed."""
-    return EncodedEntry(len(entry.user_ids), pack_users(entry.user_ids), entry.notification, entry.ttl_s, entry.claim)
+def encode(entry: Entry) -> EncodedEntry:
+    """Return the entry with its users encoded."""
+    return EncodedEntry(len(entry.user_ids), encode_users(entry.user_ids), entry.notification, entry.ttl_s, entry.claim)
 
 
-def pack_users(user_ids: Sequence[str]) -> bytes:
-    """Return users as a MessagePack array."""
+def encode_users(user_ids: Sequence[str]) -> bytes:
+    """Return user ids as a MessagePack array."""
     return _encode(user_ids)
 
 
-def unpack_users(users: bytes) -> tuple[str, ...]:
-    """Return the users of a MessagePack array. Raises ValueError (msgspec's) where it is none."""
+def decode_users(users: bytes) -> tuple[str, ...]:
+    """Return the user ids in a MessagePack array. Raises ValueError (msgspec.DecodeError) if it is none."""
     return _decode(users)

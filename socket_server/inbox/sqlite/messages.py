@@ -1,6 +1,6 @@
-"""What a server and its keeper say to each other.
+"""The messages between a worker and its storage process.
 
-A message is its length (4 bytes, big-endian) and a MessagePack body: a request's operation and arguments, or a reply.
+A message is its length (4 bytes, big-endian) and a MessagePack body: a request or a reply.
 """
 
 import socket
@@ -14,11 +14,11 @@ from socket_server.inbox.sqlite.encoded_entry import EncodedEntry
 
 
 class Open(msgspec.Struct, tag=True, frozen=True):
-    """Reply: Head."""
+    """Reply: Done, with the head."""
 
 
 class Append(msgspec.Struct, tag=True, frozen=True):
-    """Reply: Appended."""
+    """Reply: HasAppended."""
 
     entries: tuple[EncodedEntry, ...]
     after: int | None
@@ -32,13 +32,14 @@ class Amend(msgspec.Struct, tag=True, frozen=True):
 
 
 class Since(msgspec.Struct, tag=True, frozen=True):
-    """Reply: Pages. Many at once: when everybody comes back, a message for each would cost more than the reading."""
+    """Reply: Pages. Many reads in one message: after a restart all clients recover, and a message each would cost more than
+    reading."""
 
     reads: tuple[Read, ...]
 
 
 class Forget(msgspec.Struct, tag=True, frozen=True):
-    """Reply: Done, with how many."""
+    """Reply: Done, with the number of notifications."""
 
     user_id: str
 
@@ -48,13 +49,13 @@ class Check(msgspec.Struct, tag=True, frozen=True):
 
 
 class Done(msgspec.Struct, tag=True, frozen=True):
-    """It was done. number: as the request's docstring says."""
+    """Success. number: see the request."""
 
     number: int = 0
 
 
 class Failed(msgspec.Struct, tag=True, frozen=True):
-    """InboxUnavailable, and why."""
+    """InboxUnavailable. reason: its text."""
 
     reason: str
 
@@ -69,7 +70,7 @@ class HasAppended(msgspec.Struct, tag=True, frozen=True):
 
 
 class Pages(msgspec.Struct, tag=True, frozen=True):
-    """The reply to Since, in its order; where reading took long, fewer than asked for: ask again for the rest."""
+    """The reply to Since, in its order. If reading took long these are the first ones; ask again for the rest."""
 
     pages: tuple[Page, ...]
 
@@ -85,28 +86,28 @@ _replies: "msgspec.msgpack.Decoder[Reply]" = msgspec.msgpack.Decoder(Reply)
 
 
 def encode(message: Any) -> bytes:
-    """Return a request or reply as it goes over the socket."""
+    """Return the bytes of a request or reply."""
     body = _encoder.encode(message)
     return LENGTH.pack(len(body)) + body
 
 
 def decode_request(body: bytes) -> Request:
-    """Return the request in a message's body. Raises ValueError (msgspec's) where it is none."""
+    """Return the request in a message's body. Raises ValueError (msgspec.ValidationError) if it is none."""
     return _requests.decode(body)
 
 
 def decode_reply(body: bytes) -> Reply:
-    """Return the reply in a message's body. Raises ValueError (msgspec's) where it is none."""
+    """Return the reply in a message's body. Raises ValueError (msgspec.ValidationError) if it is none."""
     return _replies.decode(body)
 
 
 def receive(channel: socket.socket) -> bytes | None:
-    """Wait for a message on a blocking socket and return its body; None where the other side has gone. Raises OSError."""
+    """Wait for a message on a blocking socket; return its body, or None if the other side has closed. Raises OSError."""
     data = channel.recv(RECEIVE_BYTES)
     while data:
         if len(data) >= LENGTH.size:
             end = LENGTH.size + LENGTH.unpack_from(data)[0]
-            if len(data) >= end:  # one message at a time is under way on a channel
+            if len(data) >= end:  # a channel carries one message at a time
                 return data[LENGTH.size :]
             parts, missing = [data], end - len(data)
             while missing and (more := channel.recv(min(missing, 1 << 20))):

@@ -15,17 +15,18 @@ from socket_server import log
 from socket_server.inbox.inbox import InboxUnavailable, Retention
 from socket_server.inbox.sqlite import messages
 from socket_server.inbox.sqlite.file import SqliteFile
+from socket_server.inbox.sqlite.maintenance import Maintenance
 
-# How long the keeper sleeps at most before it looks whether maintenance is due.
-_REST_MS = 500
-# For how long reads are answered before an append that has come meanwhile gets its turn.
+# Without requests, maintenance is looked after this often.
+_IDLE_MS = 500
+# Reads are answered for this long before an append that has arrived is answered first.
 READ_S = 0.005
 
 _log = log.logger("Server")
 
 
 def answer(store: SqliteFile, request: messages.Request) -> messages.Reply:
-    """Do what a request asks for. Never raises InboxUnavailable: it becomes the reply Failed."""
+    """Return the reply to a request. It never raises: an error of the store becomes the reply Failed."""
     try:
         match request:
             case messages.Open():
@@ -43,20 +44,20 @@ def answer(store: SqliteFile, request: messages.Request) -> messages.Reply:
     except InboxUnavailable as error:
         return messages.Failed(str(error))
     except Exception as error:
-        _log.exception("unexpected error in the inbox's process")
-        store.close()  # to begin again from the file
-        return messages.Failed(f"the inbox {store.place}: unexpected {error!r}; the server's log says more")
+        _log.exception("unexpected error in the storage process")
+        store.close()  # memory and file may differ: load the file again
+        return messages.Failed(f"the inbox {store.place}: unexpected {error!r}; the server's log has the details")
     return messages.Done()
 
 
-def serve(store: SqliteFile, channels: Sequence[socket.socket]) -> None:
-    """Answer requests until a channel ends; what comes on an earlier channel goes first. In between, maintain the store."""
+def serve(store: SqliteFile, maintenance: Maintenance, channels: Sequence[socket.socket]) -> None:
+    """Answer requests until a channel is closed. Earlier channels have priority. Between requests, maintain the store."""
     poll = select.poll()
     for channel in channels:
         poll.register(channel, select.POLLIN)
     more = True
     while True:
-        ready = {fd for fd, _ in poll.poll(0 if more else _REST_MS)}
+        ready = {fd for fd, _ in poll.poll(0 if more else _IDLE_MS)}
         for channel in channels:
             if channel.fileno() in ready:
                 body = messages.receive(channel)
@@ -64,32 +65,33 @@ def serve(store: SqliteFile, channels: Sequence[socket.socket]) -> None:
                     return
                 channel.sendall(messages.encode(answer(store, messages.decode_request(body))))
         try:
-            more = store.maintain()
+            more = maintenance.run_slice()
         except InboxUnavailable:
-            more = False  # who asks next is told
+            more = False  # the next request reports it
         except Exception:
-            _log.exception("unexpected error in the inbox's maintenance")
+            _log.exception("unexpected error in the maintenance of the inbox")
             store.close()
             more = False
 
 
 def main(arguments: str) -> None:
-    # The server ends when it is told to, and this process after it, whoever else is sent the signal.
+    """Serve the inbox. arguments: JSON, see client.StorageProcess."""
+    # A signal to the process group ends the server, and then this process by the end of its sockets.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     options = json.loads(arguments)
     channels = [socket.socket(fileno=fd) for fd in options["channels"]]
     for channel in channels:
-        channel.setblocking(True)  # gevent made them non-blocking at the server's end, which is the same file
+        channel.setblocking(True)  # gevent has made the open file, which both ends share, non-blocking
     store = SqliteFile(
         options["path"],
         Retention(options["ttl_s"], options["max_per_user"]),
         synchronous=options["synchronous"],
     )
     try:
-        serve(store, channels)
+        serve(store, Maintenance(store), channels)
     except (BrokenPipeError, ConnectionResetError):
-        pass  # the server ended while it was being answered
+        pass  # the server ended while it was answered
     finally:
         store.close()
 

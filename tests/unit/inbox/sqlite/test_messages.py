@@ -1,4 +1,4 @@
-"""What a server and its keeper say to each other comes across whole, and nothing else is taken for it."""
+"""What a server and its storage process say to each other comes across whole, and nothing else is taken for it."""
 
 import socket
 import threading
@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from socket_server.inbox.inbox import Appended, Claim, Entry, Page, Read, Record, Repeat, Stored
 from socket_server.inbox.sqlite import messages
-from socket_server.inbox.sqlite.encoded_entry import pack
+from socket_server.inbox.sqlite.encoded_entry import encode
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 blob = st.binary(max_size=20)
 offset = st.integers(0, 2**63 - 1)
 ttl = st.none() | st.floats(0, 2**53) | st.just(0)
 claims = st.none() | st.builds(Claim, text, blob, blob)
-entries = st.builds(Entry, st.lists(text, max_size=4).map(tuple), blob, ttl, claims).map(pack)
+entries = st.builds(Entry, st.lists(text, max_size=4).map(tuple), blob, ttl, claims).map(encode)
 reads = st.builds(Read, text, st.integers(0, 10**19 - 1), st.none() | offset, offset, offset)
 requests = st.one_of(
     st.just(messages.Open()),
@@ -49,7 +49,7 @@ def body(encoded: bytes) -> bytes:
 
 
 @given(requests)
-@example(messages.Append((pack(Entry(("משתמש",), b"\x00\xff" * 100_000)),), None))
+@example(messages.Append((encode(Entry(("משתמש",), b"\x00\xff" * 100_000)),), None))
 def test_a_request_is_read_as_it_was_made(request: Any) -> None:
     assert messages.decode_request(body(messages.encode(request))) == request
 
