@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import resource
 import socket
 import threading
@@ -51,6 +52,18 @@ def test_weak_settings_fail_and_deliberate_ones_are_notes() -> None:
     found = list(doctor.examine(lambda: settings))
     assert any(finding.good and "API_KEYS=none" in finding.text for finding in found)
     assert [finding.text.split(" ")[0] for finding in found if not finding.good] == ["JWT_SECRET"]
+
+
+def test_root_leaves_the_inbox_of_a_services_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "inbox.db"
+    path.touch(0o600)
+    if os.geteuid() == 0:
+        os.chown(path, 65_534, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    found = doctor.inbox(Settings(inbox_url=f"sqlite:///{path}"))
+    assert found.good
+    assert f"belongs to user id {path.stat().st_uid}" in found.text
+    assert path.stat().st_size == 0
 
 
 def test_a_port_in_use_is_found() -> None:
