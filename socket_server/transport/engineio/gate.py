@@ -15,7 +15,7 @@ from socket_server import log
 from socket_server.limited_log import LimitedLog
 from socket_server.transport.engineio.address_limits import AddressLimits
 from socket_server.transport.engineio.handshake import HandshakeReader
-from socket_server.transport.engineio.origins import Origins
+from socket_server.transport.engineio.origins import MAX_ORIGIN_LENGTH, Origins
 
 PATH = "/socket.io/"
 
@@ -114,15 +114,18 @@ class Gate:
         """
         refusal = self._judge(request, environ, sessions)
         if refusal is not None and refusal.status in _LOGGED:
-            self._log_refusal(
-                "refused handshake status=%d reason=%r origin=%r address=%s transport=%.20s",
-                refusal.status,
-                refusal.message,
-                environ.get("HTTP_ORIGIN", "")[:300],
-                self.handshakes.address(environ),
-                request.transport,
-            )
+            self.log_refusal(refusal, environ)
         return refusal
+
+    def log_refusal(self, refusal: Refusal, environ: Mapping[str, Any]) -> None:
+        """Log a refused handshake: at most 10 a second, then the number of the others."""
+        self._log_refusal(
+            "refused handshake status=%d reason=%r origin=%r address=%s",
+            refusal.status,
+            refusal.message,
+            environ.get("HTTP_ORIGIN", "")[:MAX_ORIGIN_LENGTH],
+            self.handshakes.address(environ),
+        )
 
     def _judge(self, request: Request, environ: Mapping[str, Any], sessions: int) -> Refusal | None:
         if not self.origins.allow(environ):

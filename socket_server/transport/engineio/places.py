@@ -5,6 +5,7 @@ not refused because of them: the oldest of them is closed instead, so that a flo
 """
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Protocol
 
 # The share of MAX_CONNECTIONS that unauthenticated sessions have together.
@@ -43,14 +44,22 @@ class Places:
             or len(self._unauthenticated) >= self._most_unauthenticated
             or self._handshake_bytes + handshake_bytes > MAX_HANDSHAKE_BYTES
         ):
-            oldest = next(iter(self._unauthenticated))
-            if oldest.authenticated:
-                self.authenticated(oldest)  # while its event is still being handled
-            else:
-                self._evict(oldest)
+            self._evict_or_keep(next(iter(self._unauthenticated)))
         self._taken += 1
         self._unauthenticated[session] = handshake_bytes
         self._handshake_bytes += handshake_bytes
+
+    def evict_oldest(self, count: int) -> None:
+        """Close this number of the oldest unauthenticated sessions, as far as there are any."""
+        for session in list(islice(self._unauthenticated, count)):
+            if session in self._unauthenticated:
+                self._evict_or_keep(session)
+
+    def _evict_or_keep(self, session: Session) -> None:
+        if session.authenticated:
+            self.authenticated(session)  # while its event is still being handled
+        else:
+            self._evict(session)
 
     def authenticated(self, session: Session) -> None:
         """Note that a session is authenticated: it cannot be closed for another one any more. May be called again."""

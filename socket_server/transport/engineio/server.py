@@ -21,7 +21,7 @@ from socket_server.runtime.time_slice import TimeSlice
 from socket_server.transport.engineio import frames, packets
 from socket_server.transport.engineio.departed import DepartedSessions
 from socket_server.transport.engineio.eio_socket import EioSocket
-from socket_server.transport.engineio.gate import BAD_REQUEST, PATH, UNKNOWN_SID, Gate, Refusal, Request
+from socket_server.transport.engineio.gate import BAD_REQUEST, FULL, PATH, UNKNOWN_SID, Gate, Refusal, Request
 from socket_server.transport.engineio.handshake import Handshake
 from socket_server.transport.engineio.heartbeat import Heartbeat
 from socket_server.transport.engineio.limits import Limits
@@ -32,6 +32,9 @@ from socket_server.transport.engineio.websocket import WebSocket
 from socket_server.transport.http.handover import worker_tag
 
 _log = log.logger("Socket.IO")
+
+# Unauthenticated sessions that are closed at each handshake while file descriptors are scarce.
+_EVICTED_FOR_DESCRIPTORS = 32
 
 
 class EngineIOServer(engineio.Server):
@@ -64,6 +67,15 @@ class EngineIOServer(engineio.Server):
     def judge(self, request: Request, environ: Mapping[str, Any]) -> Refusal | None:
         """Return why a request is refused; None: it is accepted."""
         return self.gate.judge(request, environ, self._places.unavailable)
+
+    def refuse_without_descriptors(self, environ: Mapping[str, Any]) -> Refusal:
+        """Return and log the refusal of a new session while file descriptors are scarce.
+
+        Closes the oldest unauthenticated sessions, which hold some: when the client retries, there may be enough.
+        """
+        self._places.evict_oldest(_EVICTED_FOR_DESCRIPTORS)
+        self.gate.log_refusal(FULL, environ)
+        return FULL
 
     def open(self, handshake: Handshake) -> EioSocket:
         """Begin a session, without a transport. judge() must have accepted its request."""

@@ -12,7 +12,7 @@ from gevent import socket
 from socket_server import log
 from socket_server.runtime.descriptors import CountedSocket
 from socket_server.runtime.time_slice import TimeSlice
-from socket_server.transport.engineio.gate import FULL, PATH
+from socket_server.transport.engineio.gate import PATH
 from socket_server.transport.engineio.linger import LINGER_BYTES, LINGER_S
 from socket_server.transport.http.context import HttpContext
 from socket_server.transport.http.errors import HttpError, RefusedError
@@ -174,7 +174,7 @@ class HttpConnection:
             if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
                 return self._upgrade(environ)
             if scarce and self._connections.descriptors.low and "sid=" not in environ["QUERY_STRING"]:
-                status, headers, body = FULL.response()
+                status, headers, body = context.engineio_server.refuse_without_descriptors(environ).response()
                 self._send(context.encode((status, headers + context.cors_headers(environ), body), close=True), environ)
                 return False
         started = time.time()
@@ -236,7 +236,7 @@ class HttpConnection:
         engineio_server = self._context.engineio_server
         refusal = judge_handshake(environ)
         if refusal is None and self._connections.descriptors.low:
-            refusal = FULL.response()
+            refusal = engineio_server.refuse_without_descriptors(environ).response()
         if refusal is None and (reason := engineio_server.judge_websocket(environ)) is not None:
             refusal = reason.response()
         if refusal is not None:

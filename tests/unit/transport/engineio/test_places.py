@@ -71,7 +71,7 @@ def test_a_session_whose_authentication_is_still_being_handled_does_not_make_way
     assert process.evicted == [second.name]
 
 
-def test_large_handshakes_make_way_earlier(monkeypatch: object) -> None:
+def test_large_handshakes_make_way_earlier() -> None:
     process = Process(100_000)
     size = module.MAX_HANDSHAKE_BYTES // 10
     for _ in range(15):
@@ -96,3 +96,15 @@ def test_a_place_is_free_again_when_its_session_has_ended() -> None:
     process = Process(1)
     process.open(size=module.MAX_HANDSHAKE_BYTES + 1)  # a single one may be larger
     assert process.evicted == []
+
+
+def test_the_oldest_sessions_can_be_closed_for_their_file_descriptors() -> None:
+    process = Process(20)
+    sessions = [process.open() for _ in range(5)]
+    sessions[1].authenticated = True  # and the server has not been told yet
+    process.places.evict_oldest(3)
+    assert process.evicted == [0, 2]
+    process.places.evict_oldest(10)
+    assert process.evicted == [0, 2, 3, 4]
+    process.places.evict_oldest(10)
+    assert process.places.unavailable == 1
