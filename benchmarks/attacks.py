@@ -165,7 +165,7 @@ ATTACKS = (
     Attack(
         "redaction",
         "request lines to redact, with an access log",
-        20,
+        4,
         b"",
         _send(b"GET /" + b"eyA" * 10_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"),
         settings={"GUNICORN_CMD_ARGS": "--access-logfile -"},
@@ -182,7 +182,7 @@ ATTACKS = (
         settings={"MAX_CONNECTIONS_PER_IP": "250"},
     ),
     Attack("tls", "5,000 TCP connections without a TLS handshake", 5_000, b"", _nothing, 1.0, tls=True),
-    Attack("descriptors", "3,000 polling sessions with three descriptors each", 3_000, b"", _three_descriptors, 1.0),
+    Attack("descriptors", "1,500 polling sessions with three descriptors each", 1_500, b"", _three_descriptors, 1.0),
 )
 
 

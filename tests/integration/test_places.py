@@ -28,7 +28,7 @@ def rss_bytes(server: RunningServer) -> int:
 
 @pytest.fixture(scope="module")
 def narrow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server with eight places, four of them for unauthenticated sessions."""
+    """A server with eight places, seven of them for unauthenticated sessions."""
     with running(tmp_path_factory.mktemp("narrow"), MAX_CONNECTIONS=8) as server:
         yield server
 
@@ -55,7 +55,7 @@ def test_a_flood_of_sessions_does_not_keep_a_client_with_a_token_out(
 def test_the_oldest_unauthenticated_session_is_closed_for_a_new_one(
     narrow_server: RunningServer, opens: Opens, opens_raw: OpensRaw
 ) -> None:
-    first, *others = [opens_raw(narrow_server) for _ in range(4)]
+    first, *others = [opens_raw(narrow_server) for _ in range(7)]
     for raw in (first, *others):
         assert raw.text().startswith("0{")
     opens(narrow_server).sign_in({"token": mint("good")})  # evicts the first

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Protocol
 
-# The share of MAX_CONNECTIONS that unauthenticated sessions have together.
-UNAUTHENTICATED_SHARE = 0.5
+# The share of MAX_CONNECTIONS that unauthenticated sessions have together. Not lower: when all clients reconnect at once
+# after a restart, nearly all of them are unauthenticated at the same time.
+UNAUTHENTICATED_SHARE = 0.9
 
 # The size of the handshakes (cookies and tokens) of all unauthenticated sessions together.
 MAX_HANDSHAKE_BYTES = 16 * 1_048_576
