@@ -114,6 +114,26 @@ def environment(**settings: Any) -> dict[str, str]:
     return kept | {"ENV_FILE": "", "PYTHONUNBUFFERED": "1"} | {name: str(value) for name, value in settings.items()}
 
 
+def finish(command: list[str], *, cwd: Path = ROOT, timeout_s: float = 20, **settings: Any) -> tuple[int, str, str]:
+    """Run a command to its end; return (status, standard output, standard error)."""
+    with subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=environment(**settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, errors = process.communicate()
+            raise AssertionError(f"{command} did not end; it printed:\n{(output + errors)[:2000]}") from None
+    return process.returncode, output, errors
+
+
 def start(
     log_file: Path, command: list[str], port: int, *, scheme: str = "http", cwd: Path = ROOT, **settings: Any
 ) -> RunningServer:

@@ -30,6 +30,7 @@ from tests.servers import (
     SECRET,
     RunningServer,
     environment,
+    finish,
     free_port,
     mint,
     running,
@@ -40,26 +41,6 @@ from tests.servers import (
 GUNICORN = [str(BIN / "gunicorn"), "wsgi:app"]
 SCRIPT = str(BIN / "socket-server")
 HANDSHAKE = "/socket.io/?EIO=4&transport=polling"
-
-
-def finish(command: list[str], *, cwd: Path = ROOT, timeout_s: float = 20, **settings: Any) -> tuple[int, str, str]:
-    """Run a command to its end; return (status, standard output, standard error)."""
-    with subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=environment(**settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            output, errors = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            output, errors = process.communicate()
-            raise AssertionError(f"{command} did not end; it said:\n{(output + errors)[:2000]}") from None
-    return process.returncode, output, errors
 
 
 @contextlib.contextmanager
