@@ -1,4 +1,4 @@
-"""The shipped nginx configuration, as installed in a folder of a test, and nginx with it."""
+"""nginx with the shipped configuration, installed in a folder of a test."""
 
 import contextlib
 import getpass
@@ -19,8 +19,8 @@ NAME = "notify.example.com"
 
 @dataclass(slots=True)
 class RunningNginx:
-    """https: what a client sees of it. plain, http: ports where it speaks HTTP without TLS, and where it sends people to
-    HTTPS. folder: its configuration and its logs."""
+    """https: as a client sees it. plain: the port of HTTP without TLS. http: the port that redirects to HTTPS. folder: its
+    configuration and logs."""
 
     https: RunningServer
     plain: int
@@ -29,9 +29,9 @@ class RunningNginx:
 
 
 def install(folder: Path, ports: Sequence[int], http: int, https: int, plain: int, changes: Mapping[str, str]) -> None:
-    """Copy the shipped files and replace ports, paths and certificates: each must be there to be replaced.
+    """Copy the shipped files and replace ports, paths and certificates. Fails if one of these is not in the files.
 
-    ports: of the node, or of the three. changes: more to replace, wherever it is.
+    ports: of the one node or of the three. changes: more text to replace, in any of the files.
     """
     certificate, key = self_signed(folder)
     shutil.copytree(SHIPPED / "socket-server", folder / "socket-server")
@@ -93,8 +93,8 @@ http {{
 def running_nginx(
     program: str, folder: Path, ports: Sequence[int], changes: Mapping[str, str] | None = None
 ) -> Iterator[RunningNginx]:
-    """Run nginx in front of the servers on these ports: one, or three. changes: of the shipped files, where it is about
-    time that no test has."""
+    """Run nginx in front of the servers on these ports: one or three. changes: of the shipped files, such as shorter
+    times."""
     http, https, plain = free_port(), free_port(), free_port()
     install(folder, ports, http, https, plain, changes or {})
     checked = subprocess.run([program, "-t", "-c", folder / "nginx.conf"], capture_output=True, text=True, timeout=20)
@@ -113,7 +113,7 @@ def running_nginx(
         return False
 
     try:
-        wait_for(answers, what="nginx")
+        wait_for(answers, what="nginx's first answer")
         yield RunningNginx(front, plain, http, folder)
     finally:
         process.terminate()

@@ -1,14 +1,15 @@
-"""Real servers for the tests: `gunicorn wsgi:app` (or another door) in a process of its own, as a user starts it."""
+"""Real servers for the tests: `gunicorn wsgi:app`, or another command, in a process of its own, as a user starts it."""
 
 import contextlib
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ PRODUCTION = {"APP_ENV": "production", "JWT_SECRET": SECRET, "API_KEYS": API_KEY
 
 
 def free_port() -> int:
-    """Return a port that is free, and not one that the tests' own outgoing connections may be given (32768 and up)."""
+    """Return a free port below those that outgoing connections of the tests may get (32768 and up)."""
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -35,14 +36,14 @@ def free_port() -> int:
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 15.0, what: str = "the condition") -> Any:
-    """Return the condition's first true value; fail where it does not come."""
+    """Return the condition's first true value. Fails after timeout_s seconds."""
     deadline = time.monotonic() + timeout_s
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what} did not come within {timeout_s} s")
+            raise AssertionError(f"{what}: not within {timeout_s} s")
         time.sleep(0.02)
 
 
@@ -56,7 +57,7 @@ def mint(user_id: Any = "123", *, secret: str = SECRET, lifetime_s: float | None
 
 @dataclass
 class RunningServer:
-    """A server process of this test, and what a back end does with it."""
+    """A server process of one test, and calls to it."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -74,7 +75,7 @@ class RunningServer:
 
     @property
     def api_headers(self) -> dict[str, str]:
-        """The headers of a back end that has the API key."""
+        """The headers of a back end with the API key."""
         return {"Authorization": f"Bearer {self.api_key}"}
 
     def get(self, path: str, **options: Any) -> requests.Response:
@@ -98,7 +99,7 @@ class RunningServer:
         wait_for(lambda: self.stats()["totalConnections"] == count, timeout_s, f"{count} connections (now {self.stats()})")
 
     def wait_for_log(self, text: str, count: int, timeout_s: float = 20.0) -> None:
-        """Return once the log has this text so many times."""
+        """Return once the log has this text `count` times."""
         wait_for(lambda: self.log().count(text) >= count, timeout_s, f"{count} times {text!r} in the log")
 
     def stop(self, sig: int = signal.SIGTERM, timeout_s: float = 30.0) -> int:
@@ -109,7 +110,7 @@ class RunningServer:
 
 
 def environment(**settings: Any) -> dict[str, str]:
-    """Return a clean environment: what the machine needs, the given settings, and no .env file."""
+    """Return a clean environment: what the machine needs, these settings, and no .env file."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     return kept | {"ENV_FILE": "", "PYTHONUNBUFFERED": "1"} | {name: str(value) for name, value in settings.items()}
 
@@ -146,7 +147,7 @@ def start(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # A shell starts its background jobs with SIGINT ignored, and that is inherited.
+            # A shell starts background jobs with SIGINT ignored, and children inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
     server = RunningServer(process, port, log_file, scheme, settings.get("API_KEYS", API_KEY))
@@ -162,7 +163,7 @@ def start(
             return False
 
     try:
-        wait_for(answers, what="an answer of the server")
+        wait_for(answers, what="the server's first answer")
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -172,17 +173,18 @@ def start(
 
 
 @contextlib.contextmanager
-def running(tmp_path: Path, **settings: Any) -> Iterator[RunningServer]:
-    """Run `gunicorn wsgi:app` in production mode on a free port; the given settings come on top.
-
-    At the end it must still be there or have been stopped by the test, and its log must hold no traceback.
+def running(
+    tmp_path: Path, command: Sequence[str] = (str(BIN / "gunicorn"), "wsgi:app"), **settings: Any
+) -> Iterator[RunningServer]:
+    """Run a server in production mode on a free port, with these settings on top. At the end its
+    log must not contain a traceback.
     """
     port = int(settings.pop("PORT", 0)) or free_port()
     inbox = {"INBOX_URL": f"sqlite:///{tmp_path}/inbox-{port}.db"}  # a server of one test alone
     settings = {"HOST": "127.0.0.1", "DRAIN_SECONDS": 0, **PRODUCTION, **inbox, **settings, "PORT": port}
     scheme = "https" if settings.get("SSL_CERT") else "http"
     log_file = tmp_path / f"server-{port}.log"
-    server = start(log_file, [str(BIN / "gunicorn"), "wsgi:app"], port, scheme=scheme, **settings)
+    server = start(log_file, list(command), port, scheme=scheme, **settings)
     try:
         yield server
         assert "Traceback" not in server.log(), server.log()
@@ -193,3 +195,16 @@ def running(tmp_path: Path, **settings: Any) -> Iterator[RunningServer]:
             os.killpg(server.process.pid, signal.SIGKILL)
             server.process.wait()
         server.session.close()
+
+
+def children_of(pid: int) -> set[int]:
+    """Return the process ids of a process's children."""
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def limited_descriptors(tmp_path: Path, limit: int, **settings: Any) -> contextlib.AbstractContextManager[RunningServer]:
+    """Run a server that may have this number of files open, and cannot raise the limit."""
+    setpriv = shutil.which("setpriv")
+    unprivileged = f"{setpriv} --bounding-set=-sys_resource" if setpriv else ""  # root could raise it
+    script = f"ulimit -Sn {limit} && ulimit -Hn {limit} && exec {unprivileged} {BIN / 'gunicorn'} wsgi:app"
+    return running(tmp_path, ["sh", "-c", script], **settings)

@@ -15,7 +15,7 @@ _SLOTS = 1_024  # a worker's slot is its number in gunicorn's count; at most 256
 _TOLERANCE = 8
 _TOLERANCE_PART = 0.1
 
-ACCEPT_DELAY_S = 0.003  # how long an overloaded worker waits; a connection that nobody took in this time, it takes
+ACCEPT_DELAY_S = 0.003  # how long an overloaded worker waits; then it accepts what no other worker has
 STALLED_AFTER_S = 1.0  # a worker that has not reported for this long does not count: it takes no connections
 
 # How long a worker that is about to end waits before it looks again whether others are there to accept.

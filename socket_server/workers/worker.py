@@ -96,7 +96,7 @@ class Worker(GeventWebSocketWorker):
             services.metrics.metrics.event_loop_lag_seconds.observe(max(0.0, time.monotonic() - slept_at - _PULSE_S))
             succeeded = successors.exist()
         if succeeded:
-            # Until the successor has loaded, a connection that nobody accepts would wait for it.
+            # Until the successor has loaded, new connections would wait for it.
             ends = time.monotonic() + services.settings.drain_s + _LOADING_S
             while successors.loading() and time.monotonic() < ends and not self.hurry:
                 self.notify()

@@ -1,4 +1,4 @@
-"""What clients may cost, and how many fit (contract, section 1)."""
+"""The limits of one client and of all connections (docs/configuration.md)."""
 
 import contextlib
 import json
@@ -22,24 +22,24 @@ HANDSHAKE = "/socket.io/?EIO=4&transport=polling"
 
 @pytest.fixture(scope="module")
 def narrow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server with little room."""
+    """A server with low limits."""
     with running(tmp_path_factory.mktemp("narrow"), MAX_CONNECTIONS=8, MAX_MESSAGE_BYTES=2000) as server:
         yield server
 
 
-def wait_for_room(server: RunningServer) -> None:
-    """Those who left a moment ago are still on their way out."""
+def wait_until_not_full(server: RunningServer) -> None:
+    """Return once a session can be opened: those of the test before may still be ending."""
 
-    def room() -> bool:
+    def accepts() -> bool:
         with contextlib.suppress(AssertionError), PollingClient(server):
             return True
         return False
 
-    wait_for(room, what="room")
+    wait_for(accepts, what="an accepted handshake")
 
 
 def test_the_handshake_names_the_largest_message(narrow_server: RunningServer, opens: Opens) -> None:
-    wait_for_room(narrow_server)
+    wait_until_not_full(narrow_server)
     assert opens(narrow_server).handshake["maxPayload"] == 2000
 
 
@@ -48,14 +48,14 @@ def test_a_message_above_max_message_bytes_closes_its_connection(
     narrow_server: RunningServer, opens: Opens, transport: str
 ) -> None:
     server = narrow_server
-    wait_for_room(server)
+    wait_until_not_full(server)
     client = opens(server, transport)
     client.sign_in({"token": mint("talker")})
     client.send('42["ping","' + "x" * (2000 - len('42["ping",""]')) + '"]')  # exactly as large as allowed
     assert client.event() == ["pong", None]
     packet = '42["ping","' + "x" * 1990 + '"]'
     if isinstance(client, PollingClient):
-        assert client.post(packet).status_code == 413  # the official client gives its session up then
+        assert client.post(packet).status_code == 413  # the official client then ends its session
         return
     client.send(packet)
     assert client.receive() is None
@@ -65,7 +65,7 @@ def test_a_message_above_max_message_bytes_closes_its_connection(
 
 def test_a_chunked_post_above_max_message_bytes_is_refused(narrow_server: RunningServer, opens: Opens) -> None:
     server = narrow_server
-    wait_for_room(server)
+    wait_until_not_full(server)
     client = opens(server, "polling")
     assert isinstance(client, PollingClient)
     client.sign_in({"token": mint("talker")})
@@ -74,7 +74,7 @@ def test_a_chunked_post_above_max_message_bytes_is_refused(narrow_server: Runnin
     assert server.get("/health").status_code == 200
 
 
-def test_a_slow_consumer_is_cut_and_the_others_keep_receiving(tmp_path: Path, opens: Opens, opens_raw: OpensRaw) -> None:
+def test_a_slow_consumer_is_closed_and_the_others_keep_receiving(tmp_path: Path, opens: Opens, opens_raw: OpensRaw) -> None:
     with running(tmp_path, SEND_BACKLOG_BYTES=1_000_000) as server:
         slow = opens_raw(server, receive_buffer=4096)  # never reads from now on
         slow.sign_in(mint("reader"))
@@ -85,20 +85,20 @@ def test_a_slow_consumer_is_cut_and_the_others_keep_receiving(tmp_path: Path, op
         text = "x" * 200_000
         sent = 0
 
-        def cut() -> bool:
+        def slow_ones_closed() -> bool:
             nonlocal sent
-            took = time.monotonic()
+            started = time.monotonic()
             report = server.broadcast(["reader"], {"n": sent, "text": text}).json()
-            assert time.monotonic() - took < 2, "a slow consumer must not hold up the caller"
+            assert time.monotonic() - started < 2, "a slow consumer must not delay the publisher"
             assert quick.event()[1]["n"] == sent
             sent += 1
             return bool(report["totalSockets"] == 1)
 
-        wait_for(cut, 30, "the end of the slow consumers")
+        wait_for(slow_ones_closed, 30, "the close of the slow consumers")
         assert server.stats()["totalConnections"] == 1
         assert sent * len(text) > 1_000_000
         quick.pong()
-        # The transport was closed, without a Socket.IO DISCONNECT: the client comes back by itself.
+        # The transport is closed without a Socket.IO DISCONNECT, so the client reconnects by itself.
         received = b""
         with contextlib.suppress(ConnectionResetError):
             while data := slow.sock.recv(1_048_576):
@@ -107,7 +107,7 @@ def test_a_slow_consumer_is_cut_and_the_others_keep_receiving(tmp_path: Path, op
         assert "slow consumer" in server.log()
 
 
-def test_a_burst_below_the_backlog_is_lossless_for_a_reader_that_is_late(tmp_path: Path, opens_raw: OpensRaw) -> None:
+def test_a_burst_within_the_backlog_reaches_a_late_reader_completely(tmp_path: Path, opens_raw: OpensRaw) -> None:
     with running(tmp_path, SEND_BACKLOG_BYTES=20_000_000) as server:
         late = opens_raw(server, receive_buffer=4096)
         late.sign_in(mint("late"))
@@ -124,7 +124,7 @@ COUNT = 2000
 
 @pytest.fixture
 def descriptors() -> Iterator[None]:
-    """Let this process open as many sockets as the test needs."""
+    """Raise the limit of open files of this process as far as the test needs."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < COUNT + 500:
         pytest.skip(f"only {hard} open files are allowed here")
@@ -135,7 +135,7 @@ def descriptors() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("descriptors")
-def test_2000_connections_on_one_process_are_served_and_leave_nothing_behind(tmp_path: Path) -> None:
+def test_2000_connections_of_one_process_are_served_and_leave_nothing_open(tmp_path: Path) -> None:
     with running(tmp_path, MAX_CONNECTIONS=COUNT, LOG_LEVEL="warning") as server, contextlib.ExitStack() as stack:
         sockets = []
         for number in range(COUNT):
@@ -168,7 +168,7 @@ def test_2000_connections_on_one_process_are_served_and_leave_nothing_behind(tmp
                     raw.sock.sendall(struct.pack("!BB4sH", 0x88, 0x82, b"\0\0\0\0", 1000))
                 case 1:  # a reset
                     raw.reset()
-                case 2:  # just dropped
+                case 2:  # closed without a CLOSE frame
                     raw.sock.close()
                 case 3:  # half closed
                     raw.sock.shutdown(socket.SHUT_WR)
@@ -185,8 +185,8 @@ def test_2000_connections_on_one_process_are_served_and_leave_nothing_behind(tmp
 
 
 @pytest.mark.usefixtures("descriptors")
-def test_those_that_vanish_without_a_word_are_found_by_the_heartbeat(tmp_path: Path) -> None:
-    """No FIN, no RST: the client is there and says nothing, as behind a dead network."""
+def test_clients_that_vanish_silently_are_found_by_the_heartbeat(tmp_path: Path) -> None:
+    """The client sends no FIN and no RST, as when its network is gone."""
     with (
         running(tmp_path, PING_INTERVAL=0.3, PING_TIMEOUT=0.5, LOG_LEVEL="warning") as server,
         contextlib.ExitStack() as stack,
@@ -200,7 +200,7 @@ def test_those_that_vanish_without_a_word_are_found_by_the_heartbeat(tmp_path: P
         assert server.get("/health").status_code == 200
 
 
-def test_a_server_under_too_low_a_limit_of_files_warns_and_runs(tmp_path: Path) -> None:
+def test_a_server_with_too_few_file_descriptors_warns_and_runs(tmp_path: Path) -> None:
     shell = shutil.which("sh")
     assert shell is not None
     port = free_port()
@@ -213,7 +213,7 @@ def test_a_server_under_too_low_a_limit_of_files_warns_and_runs(tmp_path: Path) 
         "MAX_CONNECTIONS": 5000,
         "DRAIN_SECONDS": 0,
     }
-    # Root may raise a hard limit; without the privilege to do so nobody can.
+    # Root could raise the hard limit.
     drop = f"{shutil.which('setpriv')} --bounding-set=-sys_resource " if shutil.which("setpriv") else ""
     command = [shell, "-c", f"ulimit -Sn 500 && ulimit -Hn 1000 && exec {drop}{BIN / 'gunicorn'} wsgi:app"]
     server = start(tmp_path / "log", command, port, **settings)
@@ -229,10 +229,10 @@ def test_a_server_under_too_low_a_limit_of_files_warns_and_runs(tmp_path: Path) 
         server.session.close()
 
 
-def test_text_frames_of_one_connection_do_not_starve_another(shared_server: RunningServer, opens_raw: OpensRaw) -> None:
+def test_a_flood_of_one_connection_does_not_delay_another(shared_server: RunningServer, opens_raw: OpensRaw) -> None:
     noisy, calm = opens_raw(shared_server), opens_raw(shared_server)
     for raw in (noisy, calm):
-        raw.sign_in(mint("neighbour"))
+        raw.sign_in(mint("ada"))
     frame = struct.pack("!BBH4s", 0x80 | TEXT, 0xFE, 1000, b"\0\0\0\0") + b'42["x","' + b"y" * 990 + b'"]'
     with contextlib.suppress(ConnectionError, socket.timeout):
         noisy.sock.settimeout(0.5)

@@ -1,4 +1,4 @@
-"""Several workers on one port: whichever of them a request reaches, its session is found; strangers hurt nobody."""
+"""Several workers on one port: a request finds its session whichever worker it reaches."""
 
 import contextlib
 import http.client
@@ -21,7 +21,7 @@ from tests.integration.conftest import Opens, OpensRaw
 from tests.integration.entry_points import receives
 from tests.integration.protocol import TEXT, PollingClient, encode_frame
 from tests.servers import RunningServer, mint, running, wait_for
-from tests.workers import COUNT, doors, open_files, several_workers, tag_of, worker_of, workers
+from tests.workers import COUNT, handover_sockets, open_files, several_workers, tag_of, worker_of, workers
 
 UNKNOWN_SID = {"code": 1, "message": "Session ID unknown"}
 
@@ -36,7 +36,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, tool: Tool) -> Iterator[Run
 
 @pytest.fixture
 def everywhere(shared: RunningServer, opens: Opens) -> list[PollingClient]:
-    """Polling clients, at least two of them in each worker."""
+    """Polling clients, at least two in each worker."""
     return spread(shared, opens)
 
 
@@ -55,7 +55,7 @@ def spread(server: RunningServer, opens: Opens) -> list[PollingClient]:
 
 
 class OneConnection:
-    """One connection that carries the requests of many clients, as a proxy's does; it is never opened anew."""
+    """One connection that carries the requests of many clients, as a proxy's does. It is never reopened."""
 
     def __init__(self, server: RunningServer) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
@@ -74,7 +74,7 @@ class OneConnection:
         return answer.status, answer.read().decode()
 
     def of(self, sid: str, body: str | None = None) -> tuple[int, str]:
-        """Send a POST of this session, or a GET where there is no body."""
+        """Send a POST of this session, or a GET if there is no body."""
         return self.ask("GET" if body is None else "POST", path(sid), body)
 
 
@@ -115,10 +115,8 @@ def test_one_connection_carries_the_requests_of_sessions_of_all_workers(
     shared.wait_for_connections(0)
 
 
-def test_a_poll_that_waits_in_another_worker_ends_with_its_client(
-    shared: RunningServer, everywhere: list[PollingClient]
-) -> None:
-    """The worker that has the session sees the client hang up, as if it had accepted its connection."""
+def test_a_handed_over_poll_ends_with_its_client(shared: RunningServer, everywhere: list[PollingClient]) -> None:
+    """The worker of the session notices that the client closes, as if it had accepted its connection."""
     for number, each in enumerate(everywhere):
         each.sign_in({"token": mint(f"leaver-{number}")})
     for sid in sids(everywhere):
@@ -128,7 +126,7 @@ def test_a_poll_that_waits_in_another_worker_ends_with_its_client(
     shared.wait_for_connections(0, 5)
 
 
-def test_frames_right_behind_an_upgrade_request_go_along(
+def test_frames_behind_an_upgrade_request_are_handed_over(
     shared: RunningServer, everywhere: list[PollingClient], opens_raw: OpensRaw
 ) -> None:
     behind = encode_frame(TEXT, b"2probe") + encode_frame(TEXT, b"5") + encode_frame(TEXT, b"40")
@@ -137,10 +135,10 @@ def test_frames_right_behind_an_upgrade_request_go_along(
         assert raw.status == 101
         assert raw.text() == "3probe"
         while not (text := raw.text()).startswith("40{"):
-            assert text == "6", "the poll that waits is let go"
+            assert text == "6", "the waiting poll is answered"
 
 
-def test_who_sends_one_request_behind_another_is_told_to_send_it_again(
+def test_a_pipelined_request_must_be_sent_again_after_a_handover(
     shared: RunningServer, everywhere: list[PollingClient]
 ) -> None:
     for sid in sids(everywhere):
@@ -156,7 +154,7 @@ def test_who_sends_one_request_behind_another_is_told_to_send_it_again(
                     sock.sendall(behind[cut:].encode())
                     sock.shutdown(socket.SHUT_WR)
                     answers += b"".join(iter(lambda: sock.recv(10_000), b""))
-                # Where the session is the worker's own, both are answered.
+                # If the session is in the accepting worker, both are answered.
                 assert (b"Connection: close" in answers) == (answers.count(b"HTTP/1.1 200 ") == 1), answers
 
 
@@ -166,10 +164,10 @@ def test_connections_spread_over_the_workers(shared: RunningServer, opens: Opens
     assert max(counts.values()) < 0.7 * 150, counts
 
 
-# Sessions that are nowhere
+# Unknown sessions
 
 
-def test_a_thousand_forged_sessions_are_unknown_and_leave_nothing(
+def test_a_thousand_forged_session_ids_are_unknown_and_leave_nothing_open(
     shared: RunningServer, everywhere: list[PollingClient]
 ) -> None:
     tags = {tag_of(sid) for sid in sids(everywhere)}
@@ -193,7 +191,7 @@ def test_a_thousand_forged_sessions_are_unknown_and_leave_nothing(
         ("EIO=4&transport=polling", {"Content-Length": "10000000"}, 413),
     ],
 )
-def test_what_is_refused_is_refused_wherever_its_session_is(
+def test_a_request_is_refused_whichever_worker_has_its_session(
     shared: RunningServer, everywhere: list[PollingClient], query: str, headers: dict[str, str], status: int
 ) -> None:
     for sid in sids(everywhere):
@@ -202,18 +200,18 @@ def test_what_is_refused_is_refused_wherever_its_session_is(
             assert connection.getresponse().status == status
 
 
-def test_garbage_at_the_workers_own_doors_hurts_nobody(shared: RunningServer, everywhere: list[PollingClient]) -> None:
+def test_garbage_at_the_handover_sockets_does_no_harm(shared: RunningServer, everywhere: list[PollingClient]) -> None:
     ours = set().union(*(open_files(pid) for pid in workers(shared)))
-    names = [name for number, name in doors().items() if f"socket:[{number}]" in ours]
+    names = [name for number, name in handover_sockets().items() if f"socket:[{number}]" in ours]
     assert len(names) == COUNT
     with contextlib.ExitStack() as stack:
         for name in names:
             for garbage in (b"", b"\x00", b"GET / HTTP/1.1\r\n\r\n", struct.pack("!I", 100), os.urandom(100_000)) * 20:
-                door = stack.enter_context(socket.socket(socket.AF_UNIX))
-                door.settimeout(5)
-                door.connect("\0" + name[1:])
+                unix = stack.enter_context(socket.socket(socket.AF_UNIX))
+                unix.settimeout(5)
+                unix.connect("\0" + name[1:])
                 with contextlib.suppress(OSError):
-                    socket.send_fds(door, [garbage or b"\x00"], [door.fileno()] if garbage else [])
+                    socket.send_fds(unix, [garbage or b"\x00"], [unix.fileno()] if garbage else [])
         for number, each in enumerate(everywhere):
             assert each.sign_in({"token": mint(f"fine-{number}")})
 
@@ -226,14 +224,16 @@ def post(server: RunningServer, sid: str) -> requests.Response:
     return requests.post(server.url + path(sid), data="6", timeout=10)
 
 
-def test_the_sessions_of_a_killed_worker_are_unknown_at_once_and_the_others_live(
+def test_sessions_of_a_killed_worker_are_unknown_at_once_and_others_are_served(
     tmp_path: Path, tool: Tool, opens: Opens
 ) -> None:
     with several_workers(tmp_path, tool) as server:
         everywhere = sids(spread(server, opens))
         killed = tag_of(everywhere[0])
         os.kill(worker_of(server, everywhere[0]), signal.SIGKILL)
-        wait_for(lambda: len(doors()) and not any(name.endswith(killed) for name in doors().values()), what="its end")
+        wait_for(
+            lambda: not any(name.endswith(killed) for name in handover_sockets().values()), what="the end of the worker"
+        )
         for sid in everywhere:
             answer = post(server, sid)
             if tag_of(sid) == killed:
@@ -256,7 +256,7 @@ def test_the_sessions_of_a_killed_worker_are_unknown_at_once_and_the_others_live
         wait_for(lambda: post(server, stopped).status_code == 200, what="the stopped worker's sessions")
 
 
-def test_after_a_reload_the_old_workers_sessions_are_served_to_their_end(tmp_path: Path, opens: Opens) -> None:
+def test_after_a_reload_sessions_of_the_old_worker_are_served_to_their_end(tmp_path: Path, opens: Opens) -> None:
     with running(tmp_path, DRAIN_SECONDS=5) as server:
         clients = [opens(server, "polling") for _ in range(20)]
         for number, each in enumerate(clients):
@@ -278,7 +278,7 @@ def test_after_a_reload_the_old_workers_sessions_are_served_to_their_end(tmp_pat
         assert ends == [(200, "1")] * len(clients)
 
 
-def test_how_many_there_are_is_told_by_the_command_line_and_then_by_signals(tmp_path: Path, tool: Tool) -> None:
+def test_the_command_line_and_signals_set_the_number_of_workers(tmp_path: Path, tool: Tool) -> None:
     with several_workers(tmp_path, tool, 2, DRAIN_SECONDS=1, WEB_CONCURRENCY=1, GUNICORN_CMD_ARGS="--workers=2") as server:
         assert len(workers(server)) == 2
         server.process.send_signal(signal.SIGTTIN)
@@ -287,15 +287,15 @@ def test_how_many_there_are_is_told_by_the_command_line_and_then_by_signals(tmp_
         server.process.send_signal(signal.SIGTTOU)
         server.wait_for_log(" draining:", 1)
         answers = [requests.get(server.url + "/health", timeout=10).json()["status"] for _ in range(10)]
-        assert "draining" not in answers, "the one that goes leaves new connections to those that stay"
-        wait_for(lambda: len(workers(server)) == 2, what="one worker less")
+        assert "draining" not in answers, "the worker that ends leaves new connections to the others"
+        wait_for(lambda: len(workers(server)) == 2, what="the end of one worker")
 
 
-# TLS in the process
+# TLS in this process
 
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
-def test_over_tls_too_every_kind_of_connection_receives(tmp_path: Path, tool: Tool, opens: Opens) -> None:
+def test_every_kind_of_connection_receives_over_tls(tmp_path: Path, tool: Tool, opens: Opens) -> None:
     certificate, key = self_signed(tmp_path)
     with several_workers(tmp_path, tool, SSL_CERT=certificate, SSL_KEY=key) as server:
         for _ in range(COUNT):
