@@ -7,21 +7,17 @@ import ssl
 import time
 from typing import Any
 
-from gevent import socket
-
 from socket_server import log
-from socket_server.runtime.descriptors import CountedSocket
 from socket_server.runtime.time_slice import TimeSlice
 from socket_server.transport.engineio.gate import PATH
 from socket_server.transport.engineio.linger import LINGER_BYTES, LINGER_S
 from socket_server.transport.http.context import HttpContext
 from socket_server.transport.http.errors import HttpError, RefusedError
 from socket_server.transport.http.handover.message import HandoverRequest
+from socket_server.transport.http.leaving import hand_over, upgrade
 from socket_server.transport.http.opening import read_proxy_header, start_tls
-from socket_server.transport.http.relay import Relay
 from socket_server.transport.http.request_reader import RequestReader
 from socket_server.transport.http.response import Headers, Response
-from socket_server.transport.http.websocket_handshake import encode_switching, judge_handshake
 
 _log = log.logger("Server")
 
@@ -45,10 +41,10 @@ class HttpConnection:
 
     def __init__(self, sock: Any, address: Any, base_environ: dict[str, Any], context: HttpContext) -> None:
         """sock: a gevent socket, which the connection closes. base_environ: what every request to this listener has."""
-        self._socket = sock
-        self._address = address
+        self.socket = sock
+        self.address = address
         self._base_environ = base_environ
-        self._context = context
+        self.context = context
         self._connections = context.connections
         self._reader: RequestReader | None = None
         self._time_slice = TimeSlice()
@@ -76,38 +72,38 @@ class HttpConnection:
             pass  # the client has gone
         finally:
             self._connections.remove(self)
-            self._socket.close()
+            self.socket.close()
 
     def end(self) -> None:
         """Shut the connection down from another greenlet; its own then reads the end of the stream. Does not block."""
         with contextlib.suppress(OSError):
-            self._socket._sock.shutdown(_socket.SHUT_RDWR)  # below TLS, whose handshake may be in progress
+            self.socket._sock.shutdown(_socket.SHUT_RDWR)  # below TLS, whose handshake may be in progress
 
     def time_out(self) -> None:
         """End the connection. Over plain TCP, half a request is answered with a 408 first. Does not block."""
         reader = self._reader
-        if self._receiving and reader is not None and reader.partial and not self._is_tls:
+        if self._receiving and reader is not None and reader.partial and not self.is_tls:
             with contextlib.suppress(OSError):
-                self._socket._sock.send(self._context.encode_error(_TIMEOUT, reader.environ_so_far()))
+                self.socket._sock.send(self.context.encode_error(_TIMEOUT, reader.environ_so_far()))
         self.end()
 
     @property
-    def _is_tls(self) -> bool:
-        return isinstance(self._socket, ssl.SSLSocket)
+    def is_tls(self) -> bool:
+        return isinstance(self.socket, ssl.SSLSocket)
 
     def _open(self) -> bytes:
         """Read what comes before the first request. Return bytes that have been read of that request."""
-        context, received = self._context, b""
-        if context.proxy_protocol is not None and context.proxy_protocol.applies_to(self._address):
+        context, received = self.context, b""
+        if context.proxy_protocol is not None and context.proxy_protocol.applies_to(self.address):
             try:
-                client, received = read_proxy_header(self._socket, context.proxy_protocol)
+                client, received = read_proxy_header(self.socket, context.proxy_protocol)
             except ValueError:
                 self._refuse(context.encode_error(_BAD_PROXY_HEADER, {}))
                 raise ConnectionAbortedError from None
-            self._address = client or self._address
+            self.address = client or self.address
         if context.tls is not None:
-            self._socket = start_tls(self._socket, context.tls)
-            self._socket.do_handshake()
+            self.socket = start_tls(self.socket, context.tls)
+            self.socket.do_handshake()
         return received
 
     # Requests
@@ -119,11 +115,11 @@ class HttpConnection:
             received = b""
             reader = self._reader
             if reader is None:  # made when there is something to read, so that a silent client costs little
-                reader = self._reader = RequestReader(self._environ(), self._context.judge)
+                reader = self._reader = RequestReader(self._environ(), self.context.judge)
             try:
                 environs = reader.feed(data)
             except HttpError as error:
-                self._refuse(self._context.encode_error(error, reader.environ_so_far()))
+                self._refuse(self.context.encode_error(error, reader.environ_so_far()))
                 return
             except RefusedError as refused:
                 self._refuse(refused.response)
@@ -140,10 +136,10 @@ class HttpConnection:
                     self._connections.served(self)
                 self.deadline = time.monotonic() + (TRUSTED_BODY_S if reader.trusted else BODY_S)
                 if reader.continue_wanted:
-                    self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    self.socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             elif reader.partial and not in_head:
                 in_head = True
-                self.deadline = min(self.deadline, time.monotonic() + self._context.head_timeout_s)
+                self.deadline = min(self.deadline, time.monotonic() + self.context.head_timeout_s)
 
     def _answer(self, environs: list[dict[str, Any]], partial: bool) -> bool:
         """Answer requests in their order. Return whether the connection stays HTTP, and here.
@@ -156,26 +152,27 @@ class HttpConnection:
             self._receiving = False
             self.deadline = math.inf
             self._connections.served(self)
-            tag = self._context.engineio_server.elsewhere(environ)
-            if tag is not None and self._hand_over(tag, environ, alone=number == len(environs) and not partial):
+            tag = self.context.engineio_server.elsewhere(environ)
+            if tag is not None and hand_over(self, tag, environ, alone=number == len(environs) and not partial):
                 return False
             if not self._serve(environ):
                 return False
             self._connections.idle(self)
-            self.deadline = time.monotonic() + self._context.idle_timeout_s
+            self.deadline = time.monotonic() + self.context.idle_timeout_s
             self._receiving = True
         return True
 
     def _serve(self, environ: dict[str, Any]) -> bool:
         """Answer one request. Return whether the connection stays open as HTTP."""
-        context = self._context
+        context = self.context
         scarce = self._connections.scarce and "socket_server.trusted" not in environ
         if environ["PATH_INFO"].startswith(PATH) and "socket_server.percent_encoded" not in environ:
             if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
-                return self._upgrade(environ)
+                upgrade(self, environ)
+                return False
             if scarce and self._connections.descriptors.low and "sid=" not in environ["QUERY_STRING"]:
                 status, headers, body = context.engineio_server.refuse_without_descriptors(environ).response()
-                self._send(context.encode((status, headers + context.cors_headers(environ), body), close=True), environ)
+                self.send(context.encode((status, headers + context.cors_headers(environ), body), close=True), environ)
                 return False
         started = time.time()
         close = scarce or not environ["socket_server.keep_alive"] or "socket_server.rest" in environ or context.draining
@@ -186,14 +183,14 @@ class HttpConnection:
             _log.exception("unexpected error in a request")
             status, headers, body = _INTERNAL_ERROR
             response = context.encode(_INTERNAL_ERROR, close)
-        self._send(response, environ)
+        self.send(response, environ)
         if context.log_access is not None:
             context.log_access(environ, status, headers, len(body), started)
         return not close
 
     def _run(self, environ: dict[str, Any]) -> Response:
         """Run the application. Return its whole response."""
-        result = self._context.application(environ, self._start_response)
+        result = self.context.application(environ, self._start_response)
         try:
             body = result[0] if isinstance(result, list) and len(result) == 1 else b"".join(result)
         finally:
@@ -205,75 +202,16 @@ class HttpConnection:
     def _start_response(self, status: str, headers: Headers, exc_info: Any = None) -> None:
         self._status, self._headers = status, headers
 
-    # Handover and upgrade
-
-    def _hand_over(self, tag: str, environ: dict[str, Any], alone: bool) -> bool:
-        """Let another worker continue with this connection and this request. Return whether it does.
-
-        alone: the client has sent no further request. Pipelined requests are not handed over: the connection is closed
-        after this one's response, and the client must send them again (RFC 9112 section 9.3.2).
-        """
-        if not alone:
-            environ["socket_server.keep_alive"] = False
-        request = HandoverRequest.of(self._address, environ)
-        if not self._is_tls:
-            return self._context.handovers.send_connection(tag, self._socket, request)
-        # The TLS layer stays here.
-        near, far = socket.socketpair()
-        with near:
-            with far:
-                accepted = self._context.handovers.send_connection(tag, far, request)
-            if accepted:
-                self._connections.descriptors.take()
-                try:
-                    Relay(self, self._socket, near).run()
-                finally:
-                    self._connections.descriptors.give_back()
-        return accepted
-
-    def _upgrade(self, environ: dict[str, Any]) -> bool:
-        """Answer a WebSocket handshake (RFC 6455 section 4.2). Returns False: the connection does not stay HTTP."""
-        engineio_server = self._context.engineio_server
-        refusal = judge_handshake(environ)
-        if refusal is None and self._connections.descriptors.low:
-            refusal = engineio_server.refuse_without_descriptors(environ).response()
-        if refusal is None and (reason := engineio_server.judge_websocket(environ)) is not None:
-            refusal = reason.response()
-        if refusal is not None:
-            self._send(self._context.encode(refusal, close=True), environ)
-            return False
-        switching, rest = encode_switching(environ), environ.get("socket_server.rest", b"")
-        if self._is_tls:
-            self._socket.settimeout(0)
-            # The TLS layer belongs to this greenlet, which stays as long as the WebSocket.
-            websocket = engineio_server.accept_websocket(environ, self._socket, switching, rest)
-            self.busy = False
-            websocket.wait_for_end()
-        else:
-            engineio_server.accept_websocket(environ, self._detach(), switching, rest)
-        return False
-
-    def _detach(self) -> CountedSocket:
-        """Move the file descriptor to a non-blocking socket without gevent's methods, and its count with it."""
-        sock = self._socket
-        raw = CountedSocket(self._connections.descriptors, sock.family, sock.type, sock.proto, sock.detach())
-        self.descriptor_moved = True
-        raw.setblocking(False)
-        if raw.family != _socket.AF_UNIX:
-            # A notification is one small write: to wait for more of it (Nagle) would only delay it.
-            raw.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-        return raw
-
     # Bytes
 
     def _environ(self) -> dict[str, Any]:
         """Return what every environment of this connection has."""
         environ = self._base_environ.copy()
-        if isinstance(self._address, tuple) and self._address[0]:
-            environ["REMOTE_ADDR"] = self._address[0]
-            environ["REMOTE_PORT"] = str(self._address[1])
+        if isinstance(self.address, tuple) and self.address[0]:
+            environ["REMOTE_ADDR"] = self.address[0]
+            environ["REMOTE_PORT"] = str(self.address[1])
         # A poll that waits notices by it that the client has closed.
-        environ["socket_server.sock"] = None if self._is_tls else self._socket
+        environ["socket_server.sock"] = None if self.is_tls else self.socket
         return environ
 
     def _receive(self) -> bytes:
@@ -281,8 +219,8 @@ class HttpConnection:
 
         A client that sends without a pause gets a time slice; one whose bytes had to be waited for continues at once.
         """
-        sock = self._socket
-        if self._is_tls:
+        sock = self.socket
+        if self.is_tls:
             self._time_slice.maybe_yield()
             data: bytes = sock.recv(_RECV_BYTES)
             return data
@@ -295,23 +233,23 @@ class HttpConnection:
             self._time_slice.maybe_yield()
         return data
 
-    def _send(self, data: bytes, environ: dict[str, Any]) -> None:
+    def send(self, data: bytes, environ: dict[str, Any]) -> None:
         """Send a response. A client that does not take it counts as waiting, unless it has an API key."""
         trusted = "socket_server.trusted" in environ
         self.deadline = time.monotonic() + (TRUSTED_BODY_S if trusted else BODY_S)
-        sent = self._socket.send(data)
+        sent = self.socket.send(data)
         if sent < len(data):
             if not trusted:
                 self._connections.idle(self)
-            self._socket.sendall(memoryview(data)[sent:])
+            self.socket.sendall(memoryview(data)[sent:])
 
     def _refuse(self, response: bytes) -> None:
         """Send a last response and read on for a moment: closing over unread bytes would reset the connection."""
-        sock = self._socket
+        sock = self.socket
         self._receiving = False
         self.deadline = time.monotonic() + LINGER_S
         sock.sendall(response)
-        if not self._is_tls:
+        if not self.is_tls:
             sock.shutdown(_socket.SHUT_WR)
         left = LINGER_BYTES
         while left > 0 and (data := sock.recv(_RECV_BYTES)):
