@@ -33,7 +33,7 @@ class Shutdown:
         self._engineio_server = worker.wsgi.extensions["socketio"].server.eio
 
     def run(self) -> None:
-        """Shut down. Without a successor, requests are served meanwhile, and /health answers 503 "draining"."""
+        """Shut down. Without a successor, requests are served during the drain, and /health answers 503 "draining"."""
         drain_s = 0.0 if self._worker.hurry else self._services.settings.drain_s
         if self._succeeded:
             drain_s = min(drain_s, SUCCESSION_S)  # the successor delivers broadcasts: clients should reconnect to it soon

@@ -48,7 +48,7 @@ class HttpConnection:
         self._connections = context.connections
         self._reader: RequestReader | None = None
         self._time_slice = TimeSlice()
-        self._receiving = True  # it reads, and writes nothing meanwhile
+        self._receiving = True  # it reads and writes nothing, so that time_out() may write
         self._status = ""
         self._headers: Headers = []
         # For OpenConnections.
