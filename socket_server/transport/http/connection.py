@@ -165,7 +165,7 @@ class HttpConnection:
     def _serve(self, environ: dict[str, Any]) -> bool:
         """Answer one request. Return whether the connection stays open as HTTP."""
         context = self.context
-        scarce = self._connections.scarce and "socket_server.trusted" not in environ
+        scarce = "socket_server.trusted" not in environ and self._connections.scarce
         if environ["PATH_INFO"].startswith(PATH) and "socket_server.percent_encoded" not in environ:
             if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
                 upgrade(self, environ)
