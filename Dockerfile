@@ -48,9 +48,9 @@ VOLUME /data
 
 EXPOSE 3001
 
-# Follows PORT and SSL_CERT, never an HTTP proxy from the environment; the certificate is not checked against 127.0.0.1.
+# Follows PORT, BASE_PATH and SSL_CERT, never an HTTP proxy from the environment; the certificate is not checked against 127.0.0.1.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import os, ssl, urllib.request as u; u.build_opener(u.ProxyHandler({}), u.HTTPSHandler(context=ssl._create_unverified_context())).open(('https' if os.environ.get('SSL_CERT') else 'http') + '://127.0.0.1:' + (os.environ.get('PORT') or '3001') + '/health/live', timeout=4)"]
+    CMD ["python", "-c", "import os, ssl, urllib.request as u; u.build_opener(u.ProxyHandler({}), u.HTTPSHandler(context=ssl._create_unverified_context())).open(('https' if os.environ.get('SSL_CERT') else 'http') + '://127.0.0.1:' + (os.environ.get('PORT') or '3001') + os.environ.get('BASE_PATH', '').strip().rstrip('/') + '/health/live', timeout=4)"]
 
 # The exec form: gunicorn is process 1 and gets SIGTERM itself, so `docker stop` drains the connections.
 CMD ["gunicorn", "wsgi:app"]

@@ -1,4 +1,4 @@
-"""create_app(settings): the only place where parts are built and joined."""
+"""The composition root: create_app(settings) builds all parts of a server and joins them."""
 
 import secrets
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from socket_server.api.authorization import Authorization
 from socket_server.api.broadcast import WsgiResponse
 from socket_server.auth.remote_keys import RemoteKeySet
 from socket_server.auth.tokens import TokenVerifier
+from socket_server.cli.name import command
 from socket_server.cluster.registry import LocalRegistry, Registry, unique
 from socket_server.config import Settings
 from socket_server.config.weaknesses import remarks, weaknesses
@@ -52,14 +53,14 @@ _log = log.logger("Server")
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts of one server, for its doors (the worker, the tests); found at app.extensions["socket_server"]."""
+    """The parts of a server, for the worker and the tests: app.extensions["socket_server"]."""
 
     settings: Settings
     sessions: SessionManager
     broadcaster: Broadcaster
     inbox: Inbox
     registry: Registry
-    feed: "Feed | None"  # where this is one node of several
+    feed: "Feed | None"  # None: this is the only node
     remote_keys: RemoteKeySet | None  # None: JWT_JWKS_URL is not set
     deadlines: Deadlines
     gate: Gate
@@ -67,7 +68,7 @@ class Services:
     judge_head: Callable[[dict[str, Any]], tuple[int, WsgiResponse | None]]
 
     def close(self) -> None:
-        """Let go of what lies outside this process, once nobody is connected any more."""
+        """Release what is outside this process, after all connections have ended."""
         self.registry.stop()
         if self.feed is not None:
             self.feed.stop()
@@ -77,7 +78,7 @@ class Services:
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Build a server. settings: read from the environment where None. Raises ConfigError."""
+    """Return a server. settings: None: read from the environment. Raises ConfigError."""
     settings = with_development_secret(settings or config.load())
     log.configure(settings.log_level, settings.log_format, (*settings.jwt_secrets, *settings.api_keys))
     for text in (*weaknesses(settings), *remarks(settings)):
@@ -103,7 +104,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     inbox = make_inbox(settings)
     head = _open(inbox)
     registry, feed = _join(settings, sessions, gate)
-    # With a feed, the head that Redis has is had before anything is stored.
+    # With a feed, the head is read from Redis before anything is stored.
     known = head is not None or feed is None
     start = clock_us() if head is None else head
     broadcaster = Broadcaster(sessions, inbox, start, FanOut(_ring(settings)), certain=known)
@@ -143,7 +144,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.register_blueprint(demo.blueprint(settings, next(iter(settings.jwt_secrets), "")))
 
     def pid_for(auth: Any) -> str:
-        """Return the pid that a handshake brought back, or a new one for a client that starts here and now."""
+        """Return the pid that a client sent back, or a new one that says where this client starts."""
         position = positions.of_handshake(auth)
         start = None if position is None else position.within(broadcaster.head)
         return positions.pid_of(auth) or positions.new_pid(broadcaster.head if start is None else start)
@@ -152,6 +153,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     socketio.init_app(
         app,
         direct=endpoint.routes(),
+        base_path=settings.base_path,
         gate=gate,
         limits=Limits(
             settings.max_message_bytes,
@@ -194,7 +196,7 @@ def make_inbox(settings: Settings) -> Inbox:
 
 
 def _join(settings: Settings, sessions: SessionManager, gate: Gate) -> "tuple[Registry, Feed | None]":
-    """Return the registry of this node, and its feed where it is one of several; not started."""
+    """Return the registry of this node and its feed (None if it is the only node), not started."""
     node = unique(settings.node_name)
     if not settings.redis_url:
         return LocalRegistry(sessions, node), None
@@ -220,21 +222,21 @@ def _checks(
 
 
 def _ring(settings: Settings) -> Ring | None:
-    """Return what writes to many sockets at once, where it is wanted and the kernel allows it."""
+    """Return the io_uring that writes to many sockets in one system call; None if it is off or the kernel refuses it."""
     if not settings.io_uring or not on_gevent():
         return None
     try:
         return Ring()
     except OSError as error:
-        _log.info("no io_uring here (%s): a broadcast takes a system call for each connection", error.strerror)
+        _log.info("no io_uring (%s): a broadcast takes a system call for each connection", error.strerror)
         return None
 
 
 def _open(inbox: Inbox) -> int | None:
-    """Return the inbox's head; None where it cannot be opened.
+    """Return the inbox's head; None if it cannot be opened.
 
-    The server starts all the same: connections are served, /health says what to mend, and what waits in the inbox is there
-    when that is done.
+    The server starts all the same: it serves connections, /health reports the problem, and the inbox is used when the
+    problem is fixed.
     """
     try:
         return inbox.open()
@@ -244,17 +246,17 @@ def _open(inbox: Inbox) -> int | None:
 
 
 def with_development_secret(settings: Settings) -> Settings:
-    """Return settings that can verify tokens: in development without a key, by a secret made for this run."""
+    """Return settings with which tokens can be verified. In development without a key: a secret for this run."""
     if not settings.development or settings.has_jwt_key:
         return settings
     return replace(settings, jwt_secrets=(secrets.token_urlsafe(48),))
 
 
 def _announce(settings: Settings, inbox: Inbox) -> None:
-    _log.info("what users miss is kept in %s", inbox.place)
+    _log.info("notifications are kept in %s", inbox.place)
     _log.info("ready mode=%s url=%s max_connections=%d", settings.app_env, settings.local_url, settings.max_connections)
     if settings.development:
         _log.info("try it: open %s", settings.local_url)
-        _log.info("a token for user 123: socket-server token 123")
+        _log.info("a token for user 123: %s token 123", command())
         if not settings.api_keys and not settings.api_open:
             _log.info("no API_KEYS: /broadcast takes calls from this machine only")

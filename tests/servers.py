@@ -138,7 +138,7 @@ def finish(command: list[str], *, cwd: Path = ROOT, timeout_s: float = 20, **set
 def start(
     log_file: Path, command: list[str], port: int, *, scheme: str = "http", cwd: Path = ROOT, **settings: Any
 ) -> RunningServer:
-    """Start a server and return once it answers GET /health/live."""
+    """Start a server and return once it answers GET /health/live below BASE_PATH."""
     with log_file.open("ab") as log:
         process = subprocess.Popen(
             command,
@@ -158,7 +158,7 @@ def start(
         if process.poll() is not None:
             raise AssertionError(f"the server ended with status {process.returncode}:\n{server.log()}")
         try:
-            return server.get("/health/live").ok
+            return server.get(f"{str(settings.get('BASE_PATH', '')).rstrip('/')}/health/live").ok
         except requests.ConnectionError:
             return False
 

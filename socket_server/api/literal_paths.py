@@ -16,7 +16,7 @@ def register(app: Flask) -> None:
     def check() -> None:
         if request.url_rule is None:
             return
-        raw: str = request.environ["RAW_URI"].partition("?")[0]
-        base: str = request.environ.get("SCRIPT_NAME", "")
-        if not raw.startswith(base) or not path.is_literal(raw[len(base) :], request.url_rule.rule):
+        raw = request.environ["RAW_URI"].partition("?")[0]
+        rest = path.below(raw, request.environ.get("SCRIPT_NAME", ""))
+        if rest is None or not path.is_literal(rest, request.url_rule.rule):
             abort(404)

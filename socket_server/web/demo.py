@@ -1,4 +1,4 @@
-"""The page at /: sign in as a user, send a notification, watch it arrive. In development, or with DEMO=1."""
+"""The demo page at /: sign in as a user, send a notification, see it arrive. In development, or with DEMO=1."""
 
 import time
 from pathlib import Path
@@ -15,11 +15,11 @@ from socket_server.config import Settings
 from socket_server.errors import RequestError
 
 _HERE = Path(__file__).parent
-_CLIENT_DIR = _HERE / "client"  # `make run` puts the official client there
+_CLIENT_DIR = _HERE / "client"  # `make run` copies the official client there
 _CLIENT_FILE = "socket.io.min.js"
 _CDN = "https://cdn.socket.io"
-# Where npm is not there to place the client: the newest version whose hash the client's documentation prints for the CDN
-# (socket.io/docs/v4/client-installation); the npm package's dist/socket.io.min.js of that version has the same.
+# Without npm the page loads the client from the CDN: the newest version whose hash the client's documentation states
+# (socket.io/docs/v4/client-installation). dist/socket.io.min.js in the npm package of that version has the same hash.
 _CDN_VERSION = "4.8.3"
 _CDN_INTEGRITY = "sha384-kzavj5fiMwLKzzD1f8S7TeoVIEi7uKHvbTA3ueZkrzYq75pNQUiUi6Dy98Q3fxb0"
 
@@ -32,13 +32,16 @@ _CSP = (
 
 
 def blueprint(settings: Settings, minting_secret: str) -> Blueprint:
-    """minting_secret: what development tokens are signed with; empty: none are minted."""
+    """Return the routes. minting_secret: signs development tokens; "": none are minted."""
     bp = Blueprint("demo", __name__)
     can_mint = settings.development and bool(minting_secret)
 
+    base = settings.base_path
+    index = (_HERE / "static" / "index.html").read_text(encoding="utf-8").replace('="/demo/', f'="{base}/demo/')
+
     @bp.get("/")
     def page() -> Response:
-        return send_from_directory(_HERE / "static", "index.html")
+        return Response(index, mimetype="text/html")
 
     @bp.get("/demo/static/<path:name>")
     def static_file(name: str) -> Response:
@@ -51,7 +54,7 @@ def blueprint(settings: Settings, minting_secret: str) -> Blueprint:
     @bp.get("/demo/config.json")
     def config() -> Response:
         placed = (_CLIENT_DIR / _CLIENT_FILE).is_file()
-        source: dict[str, Any] = {"src": f"/demo/{_CLIENT_FILE}", "integrity": None}
+        source: dict[str, Any] = {"src": f"{base}/demo/{_CLIENT_FILE}", "integrity": None}
         if not placed:
             source = {"src": f"{_CDN}/{_CDN_VERSION}/{_CLIENT_FILE}", "integrity": _CDN_INTEGRITY}
         return json_response(

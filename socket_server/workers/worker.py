@@ -77,7 +77,7 @@ class Worker(GeventWebSocketWorker):
         servers = []
         for listener in self.sockets:
             listener.setblocking(1)
-            base = environ.of_listener(self.cfg, listener.getsockname(), several)
+            base = environ.of_listener(self.cfg, listener.getsockname(), several, services.settings.base_path)
             servers.append(HttpServer(listener, pool, context, base, load if several else None))
             servers[-1].start()
         self._start_handovers(engineio_server, servers[0])

@@ -33,6 +33,16 @@ def decode(raw: bytes) -> str | None:
     return decoded.decode("latin-1")
 
 
+def below(path: str, base_path: str) -> str | None:
+    """Return what follows a base path such as `/push` in a path; None if the path is not below it.
+
+    base_path: "" or without a slash at its end. What follows `/push` and `/push/` is `/`.
+    """
+    if path == base_path:
+        return "/"
+    return path[len(base_path) :] if path.startswith(f"{base_path}/") else None
+
+
 def is_literal(raw: str, rule: str) -> bool:
     """Return whether a path has the segments of a route, and the fixed ones unescaped.
 

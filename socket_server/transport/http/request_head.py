@@ -22,13 +22,19 @@ def build_environ(
 ) -> dict[str, Any]:
     """Return the environment of a request, without its body. base: what every request of the connection has.
 
-    It has `socket_server.percent_encoded` if the path has escapes: such a path matches routes by `path.is_literal` only.
+    SCRIPT_NAME in `base` is BASE_PATH, and PATH_INFO is what follows it in the path. The environment has
+    `socket_server.percent_encoded` if the path has escapes: such a path matches routes by `path.is_literal` only.
     Raises HttpError.
     """
     if version not in ("1.0", "1.1"):
         raise HttpError("505 HTTP Version Not Supported", "the server speaks HTTP/1.1")
     environ: dict[str, Any] = {**base}
     raw_path, _, query = target.partition(b"?")
+    if base_path := environ.get("SCRIPT_NAME", ""):
+        rest = path.below(raw_path.decode("latin-1"), base_path)
+        if rest is None:
+            raise HttpError("404 Not Found", f"everything is served below {base_path} (BASE_PATH)")
+        raw_path = rest.encode("latin-1")
     decoded = path.decode(raw_path)
     if decoded is None:
         raise HttpError("404 Not Found", "the path is not in normal form (empty or dot segments, bad escapes, a whole URL)")

@@ -7,6 +7,7 @@ import flask
 import flask_socketio
 
 from socket_server.transport.engineio.gate import PATH
+from socket_server.transport.http.path import below
 from socket_server.transport.socketio.connection import Connection
 from socket_server.transport.socketio.server import SocketServer
 
@@ -18,8 +19,14 @@ class Middleware:
     """
 
     def __init__(
-        self, engineio_server: Any, wsgi_app: Callable[..., Any], direct: Mapping[tuple[str, str], Callable[..., Any]]
+        self,
+        engineio_server: Any,
+        wsgi_app: Callable[..., Any],
+        direct: Mapping[tuple[str, str], Callable[..., Any]],
+        base_path: str = "",
     ) -> None:
+        """base_path: BASE_PATH. The HTTP layer of the worker has removed it from PATH_INFO; other WSGI servers do not."""
+        self._base_path = base_path
         self._engineio_server = engineio_server
         self._wsgi_app = wsgi_app
         self._direct = direct
@@ -27,6 +34,12 @@ class Middleware:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         if "socket_server.percent_encoded" in environ:  # none of the paths below is
             return self._wsgi_app(environ, start_response)
+        if environ.get("SCRIPT_NAME", "") != self._base_path:
+            rest = below(environ["PATH_INFO"], self._base_path)
+            if rest is None:
+                start_response("404 Not Found", [("Content-Type", "application/json")])
+                return [b'{"error":"Not Found","message":"everything is served below BASE_PATH"}']
+            environ |= {"SCRIPT_NAME": self._base_path, "PATH_INFO": rest}
         path = environ["PATH_INFO"]
         endpoint = self._direct.get((environ["REQUEST_METHOD"], path))
         if endpoint is not None:
@@ -46,7 +59,11 @@ class SocketIO(flask_socketio.SocketIO):
     server: SocketServer
 
     def init_app(
-        self, app: flask.Flask, direct: Mapping[tuple[str, str], Callable[..., Any]] | None = None, **kwargs: Any
+        self,
+        app: flask.Flask,
+        direct: Mapping[tuple[str, str], Callable[..., Any]] | None = None,
+        base_path: str = "",
+        **kwargs: Any,
     ) -> None:
         """Build the server (kwargs are SocketServer's) and put the middleware in front of the application."""
         app.extensions["socketio"] = self
@@ -54,7 +71,7 @@ class SocketIO(flask_socketio.SocketIO):
         self.async_mode = self.server.async_mode
         for name, handler, namespace in self.handlers:
             self.server.on(name, handler, namespace=namespace)
-        self.sockio_mw = Middleware(self.server.eio, app.wsgi_app, direct or {})
+        self.sockio_mw = Middleware(self.server.eio, app.wsgi_app, direct or {}, base_path)
         app.wsgi_app = self.sockio_mw  # type: ignore[method-assign]
 
     def _handle_event(

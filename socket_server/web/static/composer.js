@@ -1,6 +1,6 @@
 // The form that plays the back end: it builds a notification and sends it with POST /broadcast.
 
-import { byId, duration, element, icon } from "./dom.js";
+import { byId, duration, element, here, icon } from "./dom.js";
 import { language, onLanguageChange, t } from "./language.js";
 
 const REMEMBERED_SENDS = 500;
@@ -10,7 +10,7 @@ const EXAMPLES = {
     he: ["הוקצתה לך משימה חדשה", "דנה העבירה אליך את המשימה ״אישור התקציב הרבעוני״, לטיפול עד יום חמישי."],
     en: ["You have a new task", "Dana assigned “Approve the quarterly budget” to you, due on Thursday."],
     priority: "normal",
-    icon: "/demo/static/icon-task.svg",
+    icon: here("demo/static/icon-task.svg").pathname,
     url: "https://example.com/tasks/42",
     actionKey: "updateTask",
   },
@@ -18,7 +18,7 @@ const EXAMPLES = {
     he: ["כניסה ממחשב חדש", "זיהינו כניסה לחשבון שלך ממחשב חדש בחיפה. לא מוכר לך? כדאי להחליף סיסמה עכשיו."],
     en: ["Sign-in from a new computer", "Your account was used on a new computer in Haifa. If you do not recognise it, change your password now."],
     priority: "high",
-    icon: "/demo/static/icon-alert.svg",
+    icon: here("demo/static/icon-alert.svg").pathname,
     url: "https://example.com/security",
     actionKey: "securityAlert",
   },
@@ -26,7 +26,7 @@ const EXAMPLES = {
     he: ["הדוח השבועי מוכן", "סיכום הפעילות של השבוע מחכה לך. אפשר לקרוא אותו מתי שנוח."],
     en: ["Your weekly report is ready", "Last week’s activity, summed up. Read it whenever it suits you."],
     priority: "low",
-    icon: "/demo/static/icon-report.svg",
+    icon: here("demo/static/icon-report.svg").pathname,
     url: "https://example.com/reports/weekly",
     actionKey: "reportReady",
   },
@@ -124,7 +124,7 @@ async function send() {
   const start = performance.now();
   remember(id, start);
   try {
-    const response = await fetch("/broadcast", { method: "POST", headers, body: JSON.stringify(body) });
+    const response = await fetch(here("broadcast"), { method: "POST", headers, body: JSON.stringify(body) });
     const ms = performance.now() - start;
     const answer = await response.json().catch(() => null);
     result = () => (response.ok && answer ? success(answer, ms) : failure(response.status, answer));
@@ -178,7 +178,7 @@ function failure(status, answer) {
 function requestText() {
   const body = JSON.stringify({ userIds: userIds(), notification: buildNotification() }, null, 2);
   const key = byId("api-key-field").hidden ? "" : `  -H "Authorization: Bearer $API_KEY" \\\n`;
-  return `curl ${location.origin}/broadcast \\\n  -H "Content-Type: application/json" \\\n${key}  -d '${body.replaceAll("'", "'\\''")}'`;
+  return `curl ${here("broadcast")} \\\n  -H "Content-Type: application/json" \\\n${key}  -d '${body.replaceAll("'", "'\\''")}'`;
 }
 
 function showRequest() {

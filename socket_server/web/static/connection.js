@@ -1,6 +1,6 @@
 // One card: one Socket.IO connection of one user, what it receives, and the buttons that disturb it.
 
-import { element, icon, duration } from "./dom.js";
+import { duration, element, here, icon } from "./dom.js";
 import { renderNotification, titleOf } from "./notification.js";
 import { onLanguageChange, t } from "./language.js";
 
@@ -31,6 +31,7 @@ export class Connection {
 
     this.build();
     this.socket = io({
+      path: here("socket.io").pathname,
       multiplex: false, // a connection of its own for every card
       transports,
       auth: (give) => give(this.userId ? { token: this.credentials.token, userId: this.userId } : { token: this.credentials.token }),

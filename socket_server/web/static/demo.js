@@ -1,6 +1,6 @@
 // Wires the page: reads its settings, loads the official Socket.IO client, and opens a card for every sign-in.
 
-import { byId } from "./dom.js";
+import { byId, here } from "./dom.js";
 import { firstLanguage, language, onLanguageChange, setLanguage, t } from "./language.js";
 import { latencyOf, startComposer } from "./composer.js";
 import { Connection } from "./connection.js";
@@ -45,7 +45,7 @@ function startLanguage() {
 
 async function readSettings() {
   try {
-    const response = await fetch("/demo/config.json", { cache: "no-store" });
+    const response = await fetch(here("demo/config.json"), { cache: "no-store" });
     if (!response.ok) throw new Error(String(response.status));
     return await response.json();
   } catch {
@@ -156,7 +156,7 @@ function reveal(card) {
 
 /** Ask the server for a token; only a development server on this machine gives one. */
 async function mint(userId) {
-  const response = await fetch("/demo/token", {
+  const response = await fetch(here("demo/token"), {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ userId }),

@@ -2,6 +2,9 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+/** The URL of something of this server, which may be served below a path (BASE_PATH). */
+export const here = (path) => new URL(`../../${path}`, import.meta.url);
+
 /** Return the element with this id; throws if the page lacks it. */
 export function byId(id) {
   const found = document.getElementById(id);

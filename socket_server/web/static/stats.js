@@ -1,6 +1,6 @@
 // The live figures: GET /stats every two seconds while the tab is visible, never while it is hidden.
 
-import { byId } from "./dom.js";
+import { byId, here } from "./dom.js";
 import { language, onLanguageChange, t } from "./language.js";
 
 const INTERVAL_MS = 2000;
@@ -22,7 +22,7 @@ export async function refreshStats() {
   const asked = new AbortController();
   underWay = asked;
   try {
-    const response = await fetch("/stats", { cache: "no-store", signal: asked.signal });
+    const response = await fetch(here("stats"), { cache: "no-store", signal: asked.signal });
     latest = response.ok ? await response.json() : null;
   } catch {
     if (asked.signal.aborted) return;
