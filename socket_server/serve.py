@@ -149,6 +149,10 @@ def raise_descriptor_limit(wanted: int) -> str | None:
     )
 
 
+class _BadSettings(click.ClickException):
+    exit_code = 2
+
+
 def application() -> "Flask":
     """Return the WSGI application of `wsgi.py`; `flask run` shows a bad setting as it shows its own errors."""
     from socket_server.app import create_app  # in the worker, once gevent is set up
@@ -157,7 +161,7 @@ def application() -> "Flask":
         return create_app()
     except ConfigError as error:
         if os.environ.get("FLASK_RUN_FROM_CLI") == "true":
-            raise click.ClickException(str(error)) from None
+            raise _BadSettings(str(error)) from None
         raise
 
 

@@ -3,13 +3,14 @@
 import argparse
 
 from socket_server.cli import http
+from socket_server.cli.errors import CommandError
 from socket_server.cli.output import print_json
 
-_PAGE = 1_000  # the most that the server returns at once
+_PAGE = 1_000  # notifications: the largest `limit` that the server accepts
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what is kept for a user, page by page, or delete it."""
+    """Print all notifications that are kept for a user, page by page, or delete them."""
     path = http.user_path(options.user, "notifications")
     if options.delete:
         answer = http.call(options, "DELETE", path)
@@ -22,10 +23,14 @@ def run(options: argparse.Namespace) -> int:
         if not answer.ok:
             print(answer.text)
             return 1
-        page = answer.json()
-        for each in page["notifications"]:
+        try:
+            page = answer.json()
+            notifications, total = page["notifications"], page["total"]
+        except (ValueError, KeyError, TypeError):
+            raise CommandError(f"the answer of {answer.url} is not a socket-server's: name one with --server") from None
+        for each in notifications:
             print_json(each)
-        printed += len(page["notifications"])
-        if page["total"] == len(page["notifications"]) or printed == options.limit:
+        printed += len(notifications)
+        if not notifications or total == len(notifications) or printed == options.limit:
             return 0
-        after = page["notifications"][-1]["id"]
+        after = notifications[-1]["id"]

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import socketio
 
-from socket_server.cli import secrets, token
+from socket_server.cli import http, secrets, token
 from socket_server.cli.errors import CommandError
 from socket_server.cli.output import print_json
 from socket_server.cli.settings import client_settings
@@ -18,13 +18,15 @@ DAY_S = 86_400
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what arrives until Ctrl-C, --count, or a refusal."""
+    """Print each notification as a line of JSON, until Ctrl-C, --count or a refusal."""
     settings = client_settings()
     url = (options.server or settings.local_url).rstrip("/")
     signed = secrets.token(options) or token.mint(settings, options.user, DAY_S, options.server)
-    # Without this websocket-client sends an Origin header, as a web page does.
-    client = socketio.Client(handle_sigint=False, websocket_extra_options={"suppress_origin": True})
-    # Exit statuses. A SimpleQueue and not an Event: a signal handler must not wait for a lock that it has interrupted.
+    # By default websocket-client sends an Origin header, as a web page does, and uses any proxy of the environment.
+    # It reads http_no_proxy only if a proxy is named.
+    direct = {} if http.may_use_proxy(url) else {"http_proxy_host": "unused", "http_no_proxy": ["*"]}
+    client = socketio.Client(handle_sigint=False, websocket_extra_options={"suppress_origin": True, **direct})
+    # Exit statuses. A signal handler must not wait for a lock that the interrupted code holds: a SimpleQueue has none.
     ended: queue.SimpleQueue[int] = queue.SimpleQueue()
     left = options.count
 
@@ -37,7 +39,10 @@ def run(options: argparse.Namespace) -> int:
 
     def arrived(received: Any, offset: str | None = None) -> None:
         nonlocal left
-        print_json({"id": offset, "notification": received})
+        try:
+            print_json({"id": offset, "notification": received})
+        except BrokenPipeError:
+            ended.put(0)
         left -= 1
         if left == 0:
             ended.put(0)
@@ -45,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     client.on("auth_success", admitted)
     client.on("auth_error", refused)
     client.on("notification", arrived)
-    # Not KeyboardInterrupt, which could interrupt the client's own threads at any point.
+    # A KeyboardInterrupt could interrupt the client library anywhere.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.put(130))
     try:

@@ -6,9 +6,9 @@ from typing import Any
 
 
 def print_json(value: Any) -> None:
-    """Print a value as one line of JSON: readable, or escaped if the terminal cannot show its characters.
+    """Print a value as one line of JSON. If the terminal cannot show a character, all but ASCII is escaped.
 
-    Half of a surrogate pair (a notification may contain one) has no encoding at all and is escaped.
+    A lone surrogate, which a notification may contain, has no encoding and is escaped on every terminal.
     """
     text = json.dumps(value, ensure_ascii=False)
     try:

@@ -4,16 +4,18 @@ import argparse
 import json
 from typing import Any
 
-from socket_server.cli import http
+from socket_server.cli import http, secrets
 from socket_server.cli.errors import CommandError
 
 
 def run(options: argparse.Namespace) -> int:
-    """Send the notification that the options describe, and print the answer."""
+    """Send a notification, and print the answer."""
     body: dict[str, Any] = {"userIds": options.users, "notification": notification(options)}
     if options.ttl is not None:
-        body["ttl"] = int(options.ttl) if options.ttl == int(options.ttl) else options.ttl
-    headers = {"Idempotency-Key": options.idempotency_key} if options.idempotency_key else {}
+        body["ttl"] = options.ttl
+    headers = {}
+    if options.idempotency_key is not None:
+        headers["Idempotency-Key"] = secrets.sendable(options.idempotency_key, "the idempotency key")
     answer = http.call(options, "POST", "/broadcast", json=body, headers=headers)
     print(answer.text)
     return 0 if answer.ok else 1
@@ -36,7 +38,11 @@ def notification(options: argparse.Namespace) -> dict[str, Any]:
         built["actionKey"] = options.action_key
     if options.data is not None:
         try:
-            built["data"] = json.loads(options.data)
+            built["data"] = json.loads(options.data, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise CommandError(f"--data is not JSON: {error}") from None
     return built
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a value of JSON")

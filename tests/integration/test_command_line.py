@@ -5,6 +5,9 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
+
+import pytest
 
 from tests.integration.conftest import Opens
 from tests.servers import (
@@ -18,6 +21,7 @@ from tests.servers import (
     finish,
     free_port,
     mint,
+    running,
 )
 
 SCRIPT = str(BIN / "socket-server")
@@ -141,3 +145,57 @@ def test_version_and_help_need_no_settings() -> None:
         status, output, _ = finish([SCRIPT, *arguments])
         assert status == 0
         assert "socket-server" in output
+
+
+def test_the_command_that_a_development_server_names_works_as_it_is_printed(tmp_path: Path) -> None:
+    for path in ("/usr/bin:/bin", f"{BIN}:/usr/bin:/bin"):
+        with running(tmp_path, APP_ENV="development", JWT_SECRET="", API_KEYS="", PATH=path) as server:
+            (line,) = [line for line in server.log().splitlines() if "a token for user 123: " in line]
+            command = line.partition("a token for user 123: ")[2]
+            done = subprocess.run(
+                ["/bin/sh", "-c", command],
+                cwd=ROOT,
+                env=environment(PATH=path, PORT=server.port),
+                capture_output=True,
+                text=True,
+                timeout=30,
+            )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.count(".") == 2
+
+
+def test_output_to_a_reader_that_has_ended_is_no_error(shared_server: RunningServer) -> None:
+    shared_server.broadcast(["ada"], {"title": "x" * 1_000})
+    command = f"{SCRIPT} inbox ada --server {shared_server.url} | true"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=ROOT,
+        env=environment(API_KEYS=API_KEY),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+SETTINGS_FILES = {"missing": None, "not UTF-8 in line 2": b"A=1\nB=\xff\n", "malformed in line 2": b"A=1\nB C\n"}
+ENTRY_POINTS = {
+    "gunicorn": [str(BIN / "gunicorn"), "wsgi:app"],
+    "run": [SCRIPT, "run"],
+    "flask": [str(BIN / "flask"), "run"],
+}
+
+
+@pytest.mark.parametrize("command", ENTRY_POINTS.values(), ids=ENTRY_POINTS)
+@pytest.mark.parametrize("why", SETTINGS_FILES)
+def test_a_bad_file_of_settings_is_one_message_and_status_2(tmp_path: Path, command: list[str], why: str) -> None:
+    path = tmp_path / "settings"
+    content = SETTINGS_FILES[why]
+    if content is not None:
+        path.write_bytes(content)
+    status, output, errors = finish(command, ENV_FILE=path, PORT=free_port(), FLASK_APP=ROOT / "wsgi.py")
+    message = output + errors
+    assert status == 2, message
+    assert message.count(f"the file {path}") == 1
+    assert (why if content is not None else "ENV_FILE") in message
+    assert "Traceback" not in message
