@@ -1,8 +1,8 @@
-// What every scenario needs: a browser, and a record of all that its pages did behind the scenes.
+// What every scenario needs: a browser, and a record of what its pages requested and of what went wrong.
 
 import { createRequire } from "node:module";
 
-const require = createRequire(new URL("../clients/package.json", import.meta.url));
+export const require = createRequire(new URL("../clients/package.json", import.meta.url));
 const { chromium } = require("playwright-core");
 
 const ARGUMENTS = [
@@ -19,7 +19,7 @@ const ARGUMENTS = [
 export const task = JSON.parse(process.argv[2]);
 export const byTestId = (name) => `[data-testid="${name}"]`;
 
-/** Run a scenario in a new browser and print what it returns, with the record, as JSON. */
+/** Run a scenario in a new browser, and print its result and the record as JSON. */
 export async function run(scenario) {
   const browser = await chromium.launch({ executablePath: task.browser, args: ARGUMENTS });
   try {
@@ -32,7 +32,7 @@ export async function run(scenario) {
   }
 }
 
-/** A browser window of its own. Requests to anyone but this machine are written down and not let out. */
+/** Return a browser context. Requests to other machines are recorded and aborted. */
 async function observed(browser, record, options) {
   const context = await browser.newContext(options);
   context.setDefaultTimeout(15_000);
@@ -61,7 +61,7 @@ async function observed(browser, record, options) {
   return context;
 }
 
-/** Open the server's page, ready to sign in. */
+/** Open the page of the server, ready to sign in. */
 export async function openPage(context, url = task.url) {
   const page = await context.newPage();
   await page.goto(url);
@@ -69,17 +69,34 @@ export async function openPage(context, url = task.url) {
   return page;
 }
 
+/** Open a connection for a user, and wait until it is authenticated. */
 export async function signIn(page, userId) {
+  const count = await page.locator(byTestId("connection")).count();
   await page.locator(byTestId("user-id")).fill(userId);
   await page.locator(byTestId("sign-in")).click();
-  await page.locator(`${byTestId("connection")}[data-state="authenticated"]`).last().waitFor();
+  await page.locator(byTestId("connection")).nth(count).and(page.locator('[data-state="authenticated"]')).waitFor();
 }
 
 export async function speakHebrew(page) {
   await page.locator("label", { has: page.locator(byTestId("language-he")) }).click();
 }
 
-/** Wait until the page shows so many notifications; return what is seen of them, newest first. */
+/** Choose a radio button, which is hidden behind its label. */
+export async function choose(page, name) {
+  await page.locator("label", { has: page.locator(byTestId(name)) }).click();
+}
+
+/** Send a notification as a back end does, in development without a key. */
+export async function broadcast(userIds, notification) {
+  const response = await fetch(new URL("broadcast", task.url.endsWith("/") ? task.url : `${task.url}/`), {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ userIds, notification }),
+  });
+  if (!response.ok) throw new Error(`${response.status} ${await response.text()}`);
+}
+
+/** Wait until the page shows `count` notifications. Return what it shows of them, newest first. */
 export async function notifications(page, count) {
   const items = page.locator(byTestId("notification"));
   await items.nth(count - 1).waitFor();

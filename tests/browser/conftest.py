@@ -20,15 +20,15 @@ Play = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def client_file() -> Path:
-    """The official client where `make` puts it for the page."""
+    """The official client, where `make setup` copies it for the page."""
     if not CLIENT_FILE.is_file():
-        unavailable("the page's Socket.IO client is not in its place: run make setup")
+        unavailable("the page's Socket.IO client is missing: run make setup")
     return CLIENT_FILE
 
 
 @pytest.fixture(scope="session")
 def play(node: str, client_file: Path) -> Play:
-    """Play a scenario (a script of this folder) in a browser; return what it saw."""
+    """Run a scenario (a script of this folder) in a browser. The options are its `task`; the result is what it returns."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None or not (ROOT / "tests/clients/node_modules/playwright-core").is_dir():
         unavailable("Chromium or its driver is not installed: apt install chromium, make setup")
@@ -40,7 +40,7 @@ def play(node: str, client_file: Path) -> Play:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
-            timeout=90,
+            timeout=120,
         )
         assert done.returncode == 0, done.stderr
         seen: dict[str, Any] = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-// A page of another origin connects with the cookies that the browser has for the server, over each transport.
+// A page of another origin connects over each transport, with the cookies that the browser has for the server.
 
 import { run, task } from "./browser.mjs";
 

@@ -1,4 +1,4 @@
-// Sign in with tokens of one's own, good and bad.
+// Sign in with pasted tokens, good and bad.
 
 import { byTestId, notifications, openPage, run, task } from "./browser.mjs";
 

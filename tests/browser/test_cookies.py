@@ -1,4 +1,4 @@
-"""Authentication by the cookies that a browser sends along: for the pages of CLIENT_URL, and for no others."""
+"""Authentication by the cookies that a browser sends: for pages of CLIENT_URL only."""
 
 import contextlib
 import http.server
@@ -15,7 +15,7 @@ PAGE = b"<!doctype html><meta charset=utf-8><title>an application</title><script
 
 @contextlib.contextmanager
 def application(client_file: Path) -> Iterator[str]:
-    """A web site with one page that loads the official client; yields its port."""
+    """Serve a web site with one page that loads the official client; yield its port."""
 
     class Site(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -41,7 +41,7 @@ def application(client_file: Path) -> Iterator[str]:
 def test_cookies_authenticate_pages_of_allowed_origins_only(play: Play, tmp_path: Path, client_file: Path) -> None:
     with application(client_file) as ours, application(client_file) as foreign:
         listed = f"http://127.0.0.1:{ours}"
-        # The same site as far as cookies go (they ignore ports): the browser sends them along. And quite another site.
+        # Cookies ignore ports: the browser sends them to the first of these origins, not to the second.
         unlisted = [f"http://127.0.0.1:{foreign}", f"http://localhost:{ours}"]
         with running(tmp_path, CLIENT_URL=listed) as server:
             seen = play("cookies.mjs", server=server.url, origins=[listed, *unlisted], token=mint("123"))["seen"]
@@ -49,7 +49,7 @@ def test_cookies_authenticate_pages_of_allowed_origins_only(play: Play, tmp_path
             for origin in unlisted:
                 assert seen[origin] == [{"event": "connect_error", "userId": None}] * 3
             log = server.log()
-            assert log.count("added sid=") == log.count(" connected sid=") == 3  # the others did not get as far
+            assert log.count("added sid=") == log.count(" connected sid=") == 3  # the handshakes of the others are refused
 
 
 def test_without_cookies_a_page_of_an_allowed_origin_is_not_signed_in(

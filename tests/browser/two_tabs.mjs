@@ -1,4 +1,4 @@
-// One user on two tabs: one of them sends, both receive.
+// One user in two tabs: one sends, both receive.
 
 import { byTestId, notifications, openPage, run, signIn, speakHebrew, task } from "./browser.mjs";
 

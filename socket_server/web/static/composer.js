@@ -1,13 +1,14 @@
-// The form that plays the back end: it builds a notification and sends it with POST /broadcast.
+// The form that acts as the back end: it builds a notification and sends it with POST /broadcast.
 
 import { byId, duration, element, here, icon } from "./dom.js";
 import { language, onLanguageChange, t } from "./language.js";
+import { showSnippets, startSnippets } from "./snippets.js";
 
-const REMEMBERED_SENDS = 500;
+const REMEMBERED_SENDS = 500; // for the latency of their notifications
 
 const EXAMPLES = {
   task: {
-    he: ["הוקצתה לך משימה חדשה", "דנה העבירה אליך את המשימה ״אישור התקציב הרבעוני״, לטיפול עד יום חמישי."],
+    he: ["הוקצתה לך משימה חדשה", "דנה הקצתה לך את המשימה ״אישור התקציב הרבעוני״, לביצוע עד יום חמישי."],
     en: ["You have a new task", "Dana assigned “Approve the quarterly budget” to you, due on Thursday."],
     priority: "normal",
     icon: here("demo/static/icon-task.svg").pathname,
@@ -15,16 +16,16 @@ const EXAMPLES = {
     actionKey: "updateTask",
   },
   alert: {
-    he: ["כניסה ממחשב חדש", "זיהינו כניסה לחשבון שלך ממחשב חדש בחיפה. לא מוכר לך? כדאי להחליף סיסמה עכשיו."],
-    en: ["Sign-in from a new computer", "Your account was used on a new computer in Haifa. If you do not recognise it, change your password now."],
+    he: ["כניסה ממחשב חדש", "זיהינו כניסה לחשבון שלך ממחשב חדש בחיפה. אם לא נכנסת משם, מומלץ להחליף סיסמה עכשיו."],
+    en: ["Sign-in from a new computer", "Your account was used on a new computer in Haifa. If that was not you, change your password now."],
     priority: "high",
     icon: here("demo/static/icon-alert.svg").pathname,
     url: "https://example.com/security",
     actionKey: "securityAlert",
   },
   report: {
-    he: ["הדוח השבועי מוכן", "סיכום הפעילות של השבוע מחכה לך. אפשר לקרוא אותו מתי שנוח."],
-    en: ["Your weekly report is ready", "Last week’s activity, summed up. Read it whenever it suits you."],
+    he: ["הדוח השבועי מוכן", "סיכום הפעילות של השבוע מוכן לקריאה, מתי שנוח לך."],
+    en: ["Your weekly report is ready", "A summary of last week’s activity. Read it whenever you like."],
     priority: "low",
     icon: here("demo/static/icon-report.svg").pathname,
     url: "https://example.com/reports/weekly",
@@ -33,17 +34,17 @@ const EXAMPLES = {
 };
 
 const PAGE = Array.from(crypto.getRandomValues(new Uint32Array(2)), (n) => n.toString(36)).join("");
-const sentAt = new Map(); // id of a send from this page -> performance.now() when it was sent
+const sentAt = new Map(); // id of a send of this page -> its performance.now()
 let sends = 0;
-let result = null; // () => node, so that it follows the language
+let result = null; // () => node: a function, so that it follows the language
 
-/** Milliseconds since this page sent the notification, or null if it came from elsewhere. */
+/** Return the milliseconds since this page sent a notification; null if another client did. */
 export function latencyOf(payload) {
   const start = sentAt.get(payload?.data?.sentBy);
   return start === undefined ? null : performance.now() - start;
 }
 
-/** needsApiKey: the server wants a bearer key. users(): ids of the users signed in on this page. onSent(): after each answer. */
+/** needsApiKey: the server needs one. users(): the ids of the users signed in on this page. onSent(): after each answer. */
 export function startComposer({ needsApiKey, users, onSent }) {
   const form = byId("composer");
   byId("api-key-field").hidden = !needsApiKey;
@@ -54,22 +55,33 @@ export function startComposer({ needsApiKey, users, onSent }) {
     await send();
     onSent();
   });
-  form.addEventListener("input", showRequest);
+  form.addEventListener("input", changed);
   for (const button of form.querySelectorAll("[data-example]")) {
     button.addEventListener("click", () => fill(EXAMPLES[button.dataset.example]));
   }
   byId("everyone").addEventListener("click", () => {
     const all = users();
     if (all.length) byId("composer-users").value = all.join(", ");
-    showRequest();
+    changed();
   });
-  byId("copy-request").addEventListener("click", copyRequest);
   onLanguageChange(() => {
     showResult();
     orderLanguages();
   });
   orderLanguages();
-  showRequest();
+  startSnippets(() => ({ body: { userIds: userIds(), notification: buildNotification() }, needsApiKey }));
+  reserveRoomForSendBar();
+}
+
+function changed() {
+  if (userIds().length) byId("composer-users").removeAttribute("aria-invalid");
+  showSnippets();
+}
+
+/** On a phone the bar with the button covers the end of the page: keep that much room free. */
+function reserveRoomForSendBar() {
+  const bar = byId("send-bar");
+  new ResizeObserver(() => document.documentElement.style.setProperty("--send-bar", `${bar.offsetHeight}px`)).observe(bar);
 }
 
 function fill({ he, en, priority, icon: address, url, actionKey }) {
@@ -79,10 +91,10 @@ function fill({ he, en, priority, icon: address, url, actionKey }) {
   byId("icon-url").value = address;
   byId("link-url").value = url;
   byId("action-key").value = actionKey;
-  showRequest();
+  changed();
 }
 
-/** The page's own language comes first. */
+/** Put the text in the language of the page first. */
 function orderLanguages() {
   const first = byId(`text-${language()}`);
   if (first.parentElement.firstElementChild !== first) first.parentElement.prepend(first);
@@ -94,7 +106,7 @@ function userIds() {
   return valueOf("composer-users").split(",").map((id) => id.trim()).filter(Boolean);
 }
 
-/** Only what is filled in becomes part of the notification. */
+/** Return the notification. Empty fields are left out. */
 function buildNotification() {
   const both = (he, en) => {
     const texts = Object.fromEntries(Object.entries({ he: valueOf(he), en: valueOf(en) }).filter(([, text]) => text));
@@ -113,6 +125,13 @@ function buildNotification() {
 }
 
 async function send() {
+  if (!userIds().length) {
+    result = () => note("bad", "alert", t("needRecipients"));
+    byId("composer-users").setAttribute("aria-invalid", "true");
+    byId("composer-users").focus();
+    showResult();
+    return;
+  }
   const button = byId("send");
   const id = `${PAGE}-${(sends += 1)}`;
   const body = { userIds: userIds(), notification: { ...buildNotification(), data: { sentAt: Date.now(), sentBy: id } } };
@@ -171,27 +190,4 @@ function failure(status, answer) {
     said ? element("p", { class: "said", dir: "auto" }, said) : null,
     hint ? element("p", {}, hint) : null,
   );
-}
-
-// ---- the same request as a command line ----
-
-function requestText() {
-  const body = JSON.stringify({ userIds: userIds(), notification: buildNotification() }, null, 2);
-  const key = byId("api-key-field").hidden ? "" : `  -H "Authorization: Bearer $API_KEY" \\\n`;
-  return `curl ${here("broadcast")} \\\n  -H "Content-Type: application/json" \\\n${key}  -d '${body.replaceAll("'", "'\\''")}'`;
-}
-
-function showRequest() {
-  byId("request").textContent = requestText();
-}
-
-async function copyRequest() {
-  const label = byId("copy-request").lastElementChild;
-  try {
-    await navigator.clipboard.writeText(requestText());
-    label.textContent = t("copied");
-    setTimeout(() => (label.textContent = t("copy")), 1500);
-  } catch {
-    getSelection()?.selectAllChildren(byId("request")); // no clipboard without https: leave it selected instead
-  }
 }

@@ -1,14 +1,16 @@
-// Wires the page: reads its settings, loads the official Socket.IO client, and opens a card for every sign-in.
+// The page: it reads its settings, loads the official Socket.IO client, and opens a card for each sign-in.
 
 import { byId, here } from "./dom.js";
-import { firstLanguage, language, onLanguageChange, setLanguage, t } from "./language.js";
 import { latencyOf, startComposer } from "./composer.js";
 import { Connection } from "./connection.js";
+import { fetchErrorText } from "./failures.js";
+import { firstLanguage, language, onLanguageChange, setLanguage, t } from "./language.js";
 import { refreshStats, startStats } from "./stats.js";
 
 const connections = [];
 let settings = null;
-let trouble = null; // () => text
+let trouble = null; // () => string
+let signInError = null; // () => string
 
 async function start() {
   startLanguage();
@@ -34,6 +36,7 @@ function startLanguage() {
   }
   onLanguageChange(() => {
     if (trouble) byId("trouble-text").textContent = trouble();
+    showSignInError();
     showSignInLabel();
     showMode();
   });
@@ -66,7 +69,7 @@ function showSettings() {
   showMode();
 }
 
-/** The transports that a choice stands for, as far as the server has them. */
+/** Return the transports of a choice that the server has. */
 function transportsOf(choice) {
   return settings.transports.filter((name) => choice === "auto" || choice === name);
 }
@@ -114,20 +117,20 @@ async function signIn() {
   const userId = byId("user-id").value.trim();
   const pasted = byId("token").value.trim();
   const error = (text) => {
-    byId("sign-in-error").hidden = !text;
-    byId("sign-in-error-text").textContent = text ?? "";
+    signInError = text;
+    showSignInError();
   };
   error(null);
 
   const mints = settings.canMint && !pasted;
-  if (mints && !userId) return error(t("needUser"));
-  if (!mints && !pasted) return error(t("needToken"));
+  if (mints && !userId) return error(() => t("needUser"));
+  if (!mints && !pasted) return error(() => t("needToken"));
 
   let credentials = { token: pasted, expiresAt: null };
   try {
     if (mints) credentials = await mint(userId);
   } catch (problem) {
-    return error(t("mintFailed", problem.message));
+    return error(() => t("mintFailed", fetchErrorText(problem)));
   }
 
   const connection = new Connection({
@@ -147,14 +150,19 @@ async function signIn() {
   reveal(connection.node);
 }
 
-/** Ready for the next id; on a phone, where cards stand in a row that is swept through, show the new one. */
+function showSignInError() {
+  byId("sign-in-error").hidden = !signInError;
+  byId("sign-in-error-text").textContent = signInError?.() ?? "";
+}
+
+/** Select the user id for the next sign-in. On a phone the cards are in a row: scroll to the new one instead. */
 function reveal(card) {
   const row = card.parentElement;
   if (getComputedStyle(row).display === "flex") card.scrollIntoView({ block: "nearest", inline: "start" });
   else byId("user-id").select();
 }
 
-/** Ask the server for a token; only a development server on this machine gives one. */
+/** Return a token of the server. Only a development server on this machine issues tokens. */
 async function mint(userId) {
   const response = await fetch(here("demo/token"), {
     method: "POST",
@@ -166,7 +174,7 @@ async function mint(userId) {
   return { token: answer.token, expiresAt: answer.expiresAt ?? null };
 }
 
-/** A pasted token says whose it is: fill in the user id, so that nobody has to type it. The server decides anyway. */
+/** Fill in the user id of a pasted token. */
 function nameFromToken() {
   try {
     const part = byId("token").value.trim().split(".")[1];
@@ -176,7 +184,7 @@ function nameFromToken() {
     if (user != null) byId("user-id").value = String(user);
     showSignInLabel();
   } catch {
-    // not a token yet
+    // not a complete token
   }
 }
 
@@ -186,7 +194,7 @@ function showSignInLabel() {
   byId("sign-in-label").textContent = t(again ? "signInAgain" : "signIn");
 }
 
-// ---- the connections together ----
+// ---- all connections ----
 
 function usersHere() {
   const signedIn = connections.filter(({ state }) => state === "authenticated" || state === "recovered");

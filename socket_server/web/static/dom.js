@@ -1,18 +1,18 @@
-// Small helpers to build elements. Text only ever goes in as text: there is no way to pass markup through here.
+// Building elements. Text is only ever inserted as text: nothing here takes markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** The URL of something of this server, which may be served below a path (BASE_PATH). */
+/** Return the URL of a path of this server, which may be served below a base path (BASE_PATH). */
 export const here = (path) => new URL(`../../${path}`, import.meta.url);
 
-/** Return the element with this id; throws if the page lacks it. */
+/** Return the element with this id. Throws if the page has none. */
 export function byId(id) {
   const found = document.getElementById(id);
   if (!found) throw new Error(`index.html has no element with the id "${id}"`);
   return found;
 }
 
-/** Build an element. Keys of `attributes` are attribute names; children that are strings become text nodes. */
+/** Return a new element. attributes: by name; false, null and undefined are left out. children: elements and strings. */
 export function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -23,7 +23,7 @@ export function element(tag, attributes = {}, ...children) {
   return node;
 }
 
-/** An icon from the sprite in index.html; decoration only, so hidden from assistive technology. */
+/** Return an icon of the sprite in index.html, hidden from assistive technology. */
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("class", "icon");
@@ -34,7 +34,12 @@ export function icon(name) {
   return svg;
 }
 
-/** Milliseconds for people: "3.4 ms", "120 ms", "2.5 s". */
+/** Set a text only if it differs, so that screen readers announce changes only. */
+export function put(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** Return milliseconds as text: "3.4 ms", "120 ms", "2.5 s". */
 export function duration(ms) {
   if (ms < 10) return `${ms.toFixed(1)} ms`;
   if (ms < 1000) return `${Math.round(ms)} ms`;

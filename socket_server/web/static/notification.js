@@ -1,12 +1,13 @@
-// From a notification's payload to what is seen of it.
+// A notification as an element.
 //
-// A payload is foreign text: it may hold markup, script URLs, wrong types or megabytes. So text goes in as text, a link
-// is http(s) or a path of this site, an image is https:, data:image or of this site, and everything else is left out.
+// A payload is untrusted: it may contain markup, script URLs, wrong types or megabytes. Text is inserted as text. A link must
+// be http(s) or a path of this site, an image https:, data:image or of this site. Everything else is left out.
 
-import { element, icon, duration } from "./dom.js";
+import { duration, element, icon } from "./dom.js";
+import { expandable } from "./expandable.js";
 import { language, t } from "./language.js";
 
-const LONGEST_TEXT = 2000; // characters of one field that are shown
+const MAX_ACTION_KEY_CHARS = 80;
 const PRIORITIES = ["low", "normal", "high"];
 const LANGUAGE_TAG = /^[a-z]{2,3}(-[a-z0-9]{2,8})*$/i;
 
@@ -14,16 +15,16 @@ const isObject = (value) => typeof value === "object" && value !== null && !Arra
 const isText = (value) => typeof value === "string" && value.trim() !== "";
 const objectOr = (value) => (isObject(value) ? value : {});
 
-/** Choose the text to show: `value` is a string, or an object of language to string. Returns {text, lang} or null. */
+/** Return the text to show as {text, lang}, or null. value: a string, or an object of language to string. */
 export function chooseText(value, wanted) {
-  if (isText(value)) return { text: value.slice(0, LONGEST_TEXT), lang: null };
+  if (isText(value)) return { text: value, lang: null };
   if (!isObject(value)) return null;
   const lang = [wanted, "en", "he", ...Object.keys(value)].find((key) => Object.hasOwn(value, key) && isText(value[key]));
   if (!lang) return null;
-  return { text: value[lang].slice(0, LONGEST_TEXT), lang: LANGUAGE_TAG.test(lang) ? lang : null };
+  return { text: value[lang], lang: LANGUAGE_TAG.test(lang) ? lang : null };
 }
 
-/** The address a link may lead to, as a URL, or null. */
+/** Return the URL of a link, or null if a link may not lead there. */
 export function safeLink(value) {
   if (!isText(value)) return null;
   const url = parse(value);
@@ -33,7 +34,7 @@ export function safeLink(value) {
   return absolute || ownPath ? url : null;
 }
 
-/** The address an image may be loaded from, as a string, or null. */
+/** Return the URL of an image as a string, or null if an image may not be loaded from there. */
 export function safeImage(value) {
   if (!isText(value)) return null;
   if (/^data:image\/[a-z0-9.+-]+[;,]/i.test(value)) return value;
@@ -50,15 +51,15 @@ function parse(value) {
   }
 }
 
-/** The title in the page's language, as plain text; for announcements. */
+/** Return the title in the language of the page. */
 export function titleOf(payload) {
   return chooseText(objectOr(payload).title, language())?.text ?? t("untitled");
 }
 
 /**
- * The list item for one received notification.
+ * Return the list item of a notification.
  *
- * entry: {payload, offset, at (Date), latencyMs or null, replayed (it was missed and came with the recovery)}.
+ * entry: {payload, offset, at (Date), latencyMs or null, replayed (it was missed and delivered by the recovery)}.
  */
 export function renderNotification(entry) {
   const payload = objectOr(entry.payload);
@@ -88,7 +89,7 @@ export function renderNotification(entry) {
 }
 
 function textElement(tag, name, { text, lang }) {
-  return element(tag, { class: name, "data-testid": name, dir: "auto", lang }, text);
+  return expandable(element(tag, { class: name, "data-testid": name, dir: "auto", lang }), text);
 }
 
 function clock(at) {
@@ -131,6 +132,6 @@ function facts(entry, payload, priority) {
   if (entry.replayed) add(t("replayed"), { name: "fact-replayed", code: false, title: t("replayedHint"), testid: "notification-replayed" });
   if (entry.latencyMs != null) add(duration(entry.latencyMs), { name: "fact-latency", title: t("latencyHint"), testid: "notification-latency" });
   if (entry.offset != null) add(`#${entry.offset}`, { title: t("offsetHint"), testid: "notification-offset" });
-  if (isText(payload.actionKey)) add(payload.actionKey.slice(0, 80), { title: "actionKey" });
+  if (isText(payload.actionKey)) add(payload.actionKey.slice(0, MAX_ACTION_KEY_CHARS), { title: "actionKey" });
   return list;
 }

@@ -1,4 +1,4 @@
-// The live figures: GET /stats every two seconds while the tab is visible, never while it is hidden.
+// The live figures: GET /stats every two seconds while the tab is visible.
 
 import { byId, here } from "./dom.js";
 import { language, onLanguageChange, t } from "./language.js";
@@ -7,7 +7,7 @@ const INTERVAL_MS = 2000;
 
 let latest = null;
 let timer = 0;
-let underWay = null;
+let request = null;
 
 export function startStats() {
   document.addEventListener("visibilitychange", () => (document.hidden ? stop() : refreshStats()));
@@ -15,29 +15,29 @@ export function startStats() {
   if (!document.hidden) refreshStats();
 }
 
-/** Ask now instead of at the next tick, e.g. because a connection came or went. */
+/** Get the figures now, for example because a connection has opened. */
 export async function refreshStats() {
   stop();
   if (document.hidden) return;
-  const asked = new AbortController();
-  underWay = asked;
+  const own = new AbortController();
+  request = own;
   try {
-    const response = await fetch(here("stats"), { cache: "no-store", signal: asked.signal });
+    const response = await fetch(here("stats"), { cache: "no-store", signal: own.signal });
     latest = response.ok ? await response.json() : null;
   } catch {
-    if (asked.signal.aborted) return;
+    if (own.signal.aborted) return;
     latest = null;
   }
-  if (underWay !== asked) return;
-  underWay = null;
+  if (request !== own) return;
+  request = null;
   show();
   if (!document.hidden) timer = setTimeout(refreshStats, INTERVAL_MS);
 }
 
 function stop() {
   clearTimeout(timer);
-  underWay?.abort();
-  underWay = null;
+  request?.abort();
+  request = null;
 }
 
 function show() {
