@@ -12,7 +12,7 @@ from gunicorn.app.base import BaseApplication
 
 from socket_server import config, log
 from socket_server.config import Settings
-from socket_server.config.environment import NEEDS_REDIS
+from socket_server.config.stores import NEEDS_REDIS
 from socket_server.errors import ConfigError
 from socket_server.workers import binding, master, options
 

@@ -1,4 +1,4 @@
-"""HOST, BASE_PATH and CLIENT_URL: where the server listens, and which web pages may connect."""
+"""HOST, BASE_PATH, CLIENT_URL and TRUSTED_PROXIES: where the server listens, which web pages may connect, which proxies."""
 
 import ipaddress
 import re
@@ -7,6 +7,7 @@ import socket
 import idna
 
 from socket_server.config.reader import Reader
+from socket_server.config.settings import Network
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
@@ -124,3 +125,29 @@ def _normal_host(host_: str, wildcard: bool) -> str:
     if wildcard and len(labels) < 2:
         raise ValueError("*. must stand before a domain of your own, like *.example.com")
     return name
+
+
+_IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+def networks(read: Reader, name: str) -> tuple[Network, ...]:
+    """Return the addresses and networks of a list without its word `unix`. IPv4-mapped ones are returned as IPv4."""
+    found: list[Network] = []
+    for word in read.words(name):
+        if word.lower() == "unix":
+            continue
+        try:
+            network = ipaddress.ip_network(word, strict=False)
+        except ValueError:
+            read.problem(f"{name} has {word!r}: use addresses, networks like 10.0.0.0/8, or unix")
+            continue
+        if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_IPV4_MAPPED):
+            first = ipaddress.IPv4Address(int(network.network_address) & 0xFFFF_FFFF)
+            network = ipaddress.IPv4Network((first, network.prefixlen - 96))
+        found.append(network)
+    return tuple(found)
+
+
+def trusts_unix_peer(read: Reader, name: str) -> bool:
+    """Return whether a list of proxies has the word `unix`."""
+    return "unix" in map(str.lower, read.words(name))

@@ -1,12 +1,8 @@
 """Reads variables one by one, each as one type, and collects every problem instead of stopping at the first."""
 
-import ipaddress
 import math
 import re
-import ssl
 from collections.abc import Mapping, Sequence
-
-from socket_server.config.settings import Network
 
 
 class Reader:
@@ -14,6 +10,7 @@ class Reader:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
+        self._read: dict[str, str] = {}  # the variables that were asked for, in that order
         self.problems: list[str] = []
 
     def problem(self, text: str) -> None:
@@ -24,8 +21,13 @@ class Reader:
         """Return whether there is a problem with one of these variables."""
         return any(problem.startswith(names) for problem in self.problems)
 
+    def quoted(self) -> tuple[str, ...]:
+        """Return the variables read so far with quotation marks around their value: `docker run --env-file` keeps them."""
+        return tuple(name for name, value in self._read.items() if re.fullmatch(r"""(["']).*\1""", value, re.DOTALL))
+
     def raw(self, name: str) -> str:
-        return self._environ.get(name, "").strip()
+        value = self._read[name] = self._environ.get(name, "").strip()
+        return value
 
     def text(self, name: str, default: str) -> str:
         return self.raw(name) or default
@@ -82,37 +84,3 @@ class Reader:
         if unknown:
             self.problem(f"{name} names {', '.join(unknown)}: use {' or '.join(choices)}, or both")
         return words
-
-    def networks(self, name: str) -> tuple[Network, ...]:
-        """Return the addresses and networks of a list; the word `unix` is left to the caller."""
-        found = []
-        for word in self.words(name):
-            if word.lower() == "unix":
-                continue
-            try:
-                found.append(ipaddress.ip_network(word, strict=False))
-            except ValueError:
-                self.problem(f"{name} has {word!r}: use addresses, networks like 10.0.0.0/8, or unix")
-        return tuple(found)
-
-    def file(self, name: str) -> str:
-        path = self.raw(name)
-        if path:
-            try:
-                with open(path, "rb"):
-                    pass
-            except (OSError, ValueError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "no valid path"
-                self.problem(f"{name} is {path!r}, which cannot be read ({reason}): name a readable PEM file")
-        return path
-
-    def certificate(self, cert: str, key: str) -> None:
-        """Check that a certificate chain and its private key work together."""
-        try:
-            # Without a password callback, OpenSSL would ask for the passphrase on the terminal.
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: "")
-        except (OSError, ValueError) as error:
-            self.problem(
-                f"SSL_CERT and SSL_KEY do not work together ({error}): give a PEM chain and its private key, "
-                "without a passphrase"
-            )

@@ -1,8 +1,9 @@
-"""What an operator is told at every start although the server starts.
+"""Warnings at every start. They do not stop it.
 
-Weaknesses are mistakes: `socket-server doctor` fails because of them. Remarks are choices with a consequence.
+A weakness is a mistake: `socket-server doctor` fails because of it. A remark names the consequence of a deliberate setting.
 """
 
+import ipaddress
 import os
 import stat
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ def remarks(settings: Settings) -> Iterator[str]:
 
 
 def weaknesses(settings: Settings) -> Iterator[str]:
-    """Yield what makes this server easier to attack than it needs to be, each with the remedy. No secret is shown."""
+    """Yield the settings that make the server easier to attack, each with the remedy. No secret is part of a text."""
     yield from _weak_secrets(settings)
     if settings.jwt_public_key and is_short_rsa(settings.jwt_public_key):
         yield f"JWT_PUBLIC_KEY is an RSA key of fewer than {MIN_RSA_BITS} bits, which can be broken: make a new key pair"
@@ -41,7 +42,7 @@ def weaknesses(settings: Settings) -> Iterator[str]:
             f"API_KEYS has a key of fewer than {MIN_API_KEY_CHARS} characters, which can be guessed; make one with "
             f"{NEW_SECRET}"
         )
-    if any(network.prefixlen <= 1 for network in settings.trusted_proxies):
+    if _trusts_everything(settings):
         yield "TRUSTED_PROXIES trusts every address, so clients can claim any: list your proxies only"
     for name in settings.quoted:
         yield f"{name} has quotation marks around its value, and they are part of it: remove them"
@@ -56,15 +57,26 @@ def _weak_secrets(settings: Settings) -> Iterator[str]:
             f"JWT_SECRET has a secret of fewer than {MIN_HMAC_SECRET_BYTES} bytes, which can be guessed; make one with "
             f"{NEW_SECRET}"
         )
-    if any(_is_file(secret) for secret in settings.jwt_secrets):
-        yield "JWT_SECRET is the path of a file, and the path itself is the secret: set the content of the file"
+    for name, values in (("JWT_SECRET", settings.jwt_secrets), ("API_KEYS", settings.api_keys)):
+        if any(_is_file(value) for value in values):
+            yield f"{name} is the path of a file, and the path itself is the secret: set the content of the file"
 
 
 def _is_file(text: str) -> bool:
+    """Return whether a text is the path of a file, also with `file:` or `@` before it, as other programs write it."""
+    path = os.path.expanduser(text.removeprefix("@").removeprefix("file://").removeprefix("file:"))
     try:
-        return "/" in text and os.path.isfile(text)
+        return os.path.isfile(path)
     except ValueError:  # a NUL byte
         return False
+
+
+def _trusts_everything(settings: Settings) -> bool:
+    """Return whether the networks together contain at least half of all IPv4 or of all IPv6 addresses."""
+    v4 = [network for network in settings.trusted_proxies if isinstance(network, ipaddress.IPv4Network)]
+    v6 = [network for network in settings.trusted_proxies if isinstance(network, ipaddress.IPv6Network)]
+    joined = [*map(str, ipaddress.collapse_addresses(v4)), *map(str, ipaddress.collapse_addresses(v6))]
+    return any(network.endswith(("/0", "/1")) for network in joined)
 
 
 def inbox_path(settings: Settings) -> str:

@@ -7,7 +7,7 @@ from socket_server.redis_access.keys import DEFAULT_KEYS, Keys
 
 
 def make(url: str, retention: Retention, keys: Keys = DEFAULT_KEYS, *, several_nodes: bool = False) -> Inbox:
-    """Return the store of a valid INBOX_URL (config/environment.py has checked it), not opened.
+    """Return the store of a valid INBOX_URL (config/stores.py has checked it), not opened.
 
     keys: the names of keys in Redis. several_nodes: appends report the connections of all nodes.
     """

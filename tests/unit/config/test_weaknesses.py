@@ -1,4 +1,4 @@
-"""What an operator is told at every start although the server starts."""
+"""Warnings at every start."""
 
 from ipaddress import ip_network
 from pathlib import Path
@@ -29,17 +29,21 @@ def test_good_settings_have_none() -> None:
     assert found(JWT_PUBLIC_KEY=public_pem("RSA"), TRUSTED_PROXIES="10.0.0.0/8") == []
 
 
-def test_each_of_several_secrets_is_looked_at_and_none_is_shown() -> None:
+def test_each_of_several_secrets_is_checked_and_none_is_shown() -> None:
     assert "tiny" not in only("JWT_SECRET", JWT_SECRET="tiny")
     assert "tiny" not in only("JWT_SECRET", JWT_SECRET=f"{SECRET},tiny")
     assert "tiny" not in only("API_KEYS", API_KEYS=f"{KEY},tiny")
 
 
-def test_a_secret_that_is_the_path_of_a_file_is_a_mistake(tmp_path: Path) -> None:
+def test_a_secret_that_is_the_path_of_a_file_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / ("secret-" * 6)
     assert found(JWT_SECRET=str(path)) == []
     path.write_text(SECRET)
-    assert str(path) not in only("JWT_SECRET", JWT_SECRET=str(path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("JWT_SECRET", "API_KEYS"):
+        for value in (str(path), path.name, f"./{path.name}", f"~/{path.name}", f"@{path}", f"file://{path}"):
+            assert path.name not in only(name, **{name: value})
 
 
 def test_a_short_rsa_key_is_weak() -> None:
@@ -56,7 +60,13 @@ def short_rsa_pem() -> str:
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-@pytest.mark.parametrize("value", ["0.0.0.0/0", "::/0", "10.0.0.0/8, 0.0.0.0/0", "0.0.0.0/1,128.0.0.0/1"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("0.0.0.0/0", "::/0", "10.0.0.0/8, 0.0.0.0/0", "0.0.0.0/1,128.0.0.0/1", "::ffff:0:0/96"),
+        *("0.0.0.0/2,64.0.0.0/2,128.0.0.0/1", "0.0.0.0/2,64.0.0.0/2"),
+    ],
+)
 def test_every_address_as_a_proxy_is_weak(value: str) -> None:
     only("TRUSTED_PROXIES", TRUSTED_PROXIES=value)
     assert found(TRUSTED_PROXIES=str(ip_network("192.168.0.0/16"))) == []
