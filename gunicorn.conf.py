@@ -1,4 +1,4 @@
-"""gunicorn's door: everything is decided in socket_server/serve.py."""
+"""gunicorn's settings, computed in socket_server/serve.py."""
 
 from socket_server import serve
 

@@ -1,4 +1,4 @@
-"""The WSGI door: `gunicorn wsgi:app`, `flask run`."""
+"""The WSGI application of `gunicorn wsgi:app` and `flask run`."""
 
 from socket_server.serve import application
 

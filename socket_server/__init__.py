@@ -1,3 +1,3 @@
-"""A standalone real-time notification server: POST /broadcast, and every phone and tab of those users shows it at once."""
+"""A standalone real-time notification server: POST /broadcast delivers to every open connection of the users at once."""
 
 __version__ = "1.0.0"

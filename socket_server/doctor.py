@@ -7,7 +7,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
 from socket_server.config import Settings
+from socket_server.config.algorithms import MIN_RSA_BITS
 from socket_server.config.weaknesses import inbox_path, remarks, weaknesses
 from socket_server.errors import ConfigError, InboxUnavailable
 from socket_server.serve import SPARE_DESCRIPTORS
@@ -15,14 +18,14 @@ from socket_server.serve import SPARE_DESCRIPTORS
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check. good: nothing to fix."""
+    """The result of one check. good: nothing must be fixed."""
 
     good: bool
     text: str
 
 
 def examine(load: Callable[[], Settings]) -> Iterator[Finding]:
-    """Check the settings, and if they are good everything else."""
+    """Yield the findings about the settings and, if they allow a start, about everything else."""
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding(sys.version_info >= (3, 11), f"Python {version} (3.11 or later is needed)")
     try:
@@ -49,7 +52,7 @@ def port(settings: Settings) -> Finding:
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
-            if runs_already(settings):
+            if already_runs(settings):
                 return Finding(True, f"a socket-server already runs on {where}")
             remedy = "stop what listens there, or set another PORT"
             if isinstance(error, PermissionError):
@@ -58,12 +61,12 @@ def port(settings: Settings) -> Finding:
     return Finding(True, f"{where} is free")
 
 
-def runs_already(settings: Settings) -> bool:
-    """Return whether a socket-server listens there already."""
+def already_runs(settings: Settings) -> bool:
+    """Return whether a socket-server answers at HOST and PORT."""
     import requests
 
     try:
-        # The certificate is not verified: only whether the server answers matters here.
+        # The certificate is not verified: it names the server's public host, not this address.
         answer = requests.get(f"{settings.local_url}/health/live", timeout=2, verify=False)  # noqa: S501
     except requests.RequestException:
         return False
@@ -84,7 +87,7 @@ def descriptors(settings: Settings) -> Finding:
 
 
 def inbox(settings: Settings) -> Finding:
-    """Check that the inbox of INBOX_URL stores notifications.
+    """Check that the store of INBOX_URL can be written.
 
     Root cannot check a SQLite file of a service's own user: the server refuses files of other users.
     """
@@ -103,7 +106,7 @@ def inbox(settings: Settings) -> Finding:
         return Finding(False, f"{error} (INBOX_URL)")
     finally:
         store.close()
-    return Finding(True, f"the inbox {store.place} takes notifications")
+    return Finding(True, f"the inbox {store.place} can be written")
 
 
 def _owner(path: str) -> int | None:
@@ -126,5 +129,10 @@ def key_set(settings: Settings) -> Finding:
     except (requests.RequestException, ValueError) as error:
         return Finding(False, f"JWT_JWKS_URL does not answer with a JWK Set: {error}")
     if not keys:
-        return Finding(False, "JWT_JWKS_URL has no usable signature key: RSA, EC or OKP keys with use=sig are taken")
+        return Finding(False, "JWT_JWKS_URL has no usable signature key: publish RSA, EC or OKP keys with use=sig")
+    if any(isinstance(each.key, RSAPublicKey) and each.key.key_size < MIN_RSA_BITS for each in keys):
+        return Finding(
+            False,
+            f"JWT_JWKS_URL has an RSA key of fewer than {MIN_RSA_BITS} bits, which can be broken: replace the key pair",
+        )
     return Finding(True, f"JWT_JWKS_URL has {len(keys)} usable keys")

@@ -1,12 +1,12 @@
-"""The errors of this server, in one tree.
+"""The errors that this server raises.
 
 SocketServerError
     ConfigError            a setting is missing or bad: the server does not start
     RequestError           a REST request is refused: a status, an error and the remedy
-    AuthenticationError    a connection is not authenticated: a message and a code
-    Unavailable            a part outside this process cannot do its work now: why, and what to do
+    AuthenticationError    a connection is refused: a message and a code
+    Unavailable            a part outside this process does not work now: why, and the remedy
         InboxUnavailable   the inbox
-        ClusterUnavailable the way to the other nodes
+        ClusterUnavailable the Redis that joins the nodes
         KeysUnavailable    the keys of the identity provider
 """
 
@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 
 class SocketServerError(Exception):
-    """Any error this server raises on purpose."""
+    """The base of all errors that this server raises on purpose."""
 
 
 class ConfigError(SocketServerError):
-    """The settings do not allow a start. problems: every reason, each with its remedy."""
+    """The settings do not allow a start. problems: all of them, each with its remedy."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -42,7 +42,7 @@ class RequestError(SocketServerError):
 
 
 class AuthenticationError(SocketServerError):
-    """A connection failed to authenticate. docs/protocol.md lists every pair of `message` and `code`."""
+    """A connection is refused. docs/protocol.md lists every pair of `message` and `code`."""
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)

@@ -1,5 +1,6 @@
 """Health checks of the parts outside this process: the inbox, Redis, the identity provider."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,8 +11,7 @@ from socket_server.errors import Unavailable
 
 _log = log.logger("Server")
 
-# A result is kept for this long, however often /health is called.
-KEPT_S = 1.0
+KEPT_S = 1.0  # for which a result is returned again, so that calls of /health cannot load the parts
 
 OK = "ok"
 
@@ -29,21 +29,21 @@ class Health:
 
     def __init__(self, parts: Mapping[str, Callable[[], None]]) -> None:
         self._parts = parts
-        self._asking = threading.Lock()
+        self._lock = threading.Lock()  # held while the parts are checked: one check at a time
         self._checks = Checks(True, {})
-        self._asked = -KEPT_S
+        self._checked_at = -math.inf
 
     def checks(self) -> Checks:
-        """Return the state of the parts."""
-        with self._asking:
-            if time.monotonic() >= self._asked + KEPT_S:
-                before, self._checks = self._checks, self._ask()
-                self._asked = time.monotonic()
+        """Return the state of the parts, at most KEPT_S old. A change of it is logged."""
+        with self._lock:
+            if time.monotonic() >= self._checked_at + KEPT_S:
+                before, self._checks = self._checks, self._run()
+                self._checked_at = time.monotonic()
                 if before.good != self._checks.good:
                     _log.warning("health: %s", self._checks.texts)
         return self._checks
 
-    def _ask(self) -> Checks:
+    def _run(self) -> Checks:
         texts = {}
         for name, check in self._parts.items():
             try:

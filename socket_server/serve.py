@@ -1,4 +1,4 @@
-"""How gunicorn serves the app: its settings computed from ours, and the checks before it starts."""
+"""Serving with gunicorn: its settings, computed from those of the server, and the checks before a start."""
 
 import math
 import os
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 _log = log.logger("Server")
 
-# File descriptors of a worker beside one for each connection: for HTTP connections that wait (at most 1,000), upgrades in
-# progress, the reserve for back ends (runtime/descriptors.py), the listeners, logs and libraries.
+# File descriptors of a worker beyond one for each connection: for waiting HTTP connections (at most 1,000), upgrades in
+# progress, the reserve for back ends (runtime/descriptors.py), listeners, logs and libraries.
 SPARE_DESCRIPTORS = 4_096
-# Greenlets of a worker beside one for each connection (a poll needs one): for API calls and waiting HTTP connections.
+# Greenlets of a worker beyond one for each connection (a poll needs one): for API calls and waiting HTTP connections.
 SPARE_GREENLETS = 1_000
 
-# Seconds that gunicorn waits for a worker beyond DRAIN_SECONDS before it kills it.
+# gunicorn kills a worker that has not ended this long after DRAIN_SECONDS.
 SPARE_DRAIN_S = 5
 
 WORKER = "socket_server.workers.worker.Worker"
 
 
 def gunicorn_settings() -> dict[str, Any]:
-    """Return the content of gunicorn.conf.py. Bad settings end the process: one message, exit status 2."""
+    """Return the settings of gunicorn by name. Bad settings of the server end the process: one message, exit status 2."""
     try:
         settings = config.load()
     except ConfigError as error:
@@ -64,19 +64,19 @@ def gunicorn_settings() -> dict[str, Any]:
 
 
 def stop(message: str) -> NoReturn:
-    """End a start that cannot succeed: one message, no traceback."""
-    print(message, file=sys.stderr)  # noqa: T201 - logging is not set up yet
+    """End the process with exit status 2 and one message."""
+    print(message, file=sys.stderr)  # noqa: T201 - logging is not configured yet
     raise SystemExit(2)
 
 
 def on_starting(settings: Settings) -> Callable[[Any], None]:
-    """Return gunicorn's hook that runs once in the master, before it listens: the last chance to refuse the start."""
+    """Return gunicorn's hook that runs once in the master, before it listens. It ends a start that cannot succeed."""
 
     def check(arbiter: Any) -> None:
         problems = problems_with(arbiter.cfg, settings) or binding.problems_with(arbiter.cfg, settings.host, settings.port)
         if problems:
             stop(str(ConfigError(problems)))
-        if "FORWARDED_ALLOW_IPS" in os.environ:  # some platforms set it for every Python app
+        if "FORWARDED_ALLOW_IPS" in os.environ:  # some platforms set it for every Python application
             _log.warning("FORWARDED_ALLOW_IPS has no effect: TRUSTED_PROXIES says whose X-Forwarded-For is believed")
         warning = raise_descriptor_limit(settings.max_connections + SPARE_DESCRIPTORS)
         if warning:
@@ -87,9 +87,9 @@ def on_starting(settings: Settings) -> Callable[[Any], None]:
 
 
 def problems_with(cfg: Any, settings: Settings) -> list[str]:
-    """Return what is wrong with gunicorn's final settings, command line included, and the remedies."""
+    """Return what is wrong with gunicorn's final settings, command line included, each with its remedy."""
     problems = options.problems_with(cfg)
-    alone = why_alone(settings)
+    alone = why_one_worker(settings)
     if cfg.workers < 1:
         problems.append("gunicorn was told to start no worker: leave out -w/--workers, or give 1 or more")
     if cfg.workers > 1 and alone:
@@ -106,31 +106,31 @@ def problems_with(cfg: Any, settings: Settings) -> list[str]:
     return problems
 
 
-def why_alone(settings: Settings) -> str:
-    """Return why these settings are for one worker only, and how to mend it; empty: they are for any number."""
+def why_one_worker(settings: Settings) -> str:
+    """Return why these settings allow only one worker, and the remedy; "" if they allow several."""
     if not settings.redis_url:
         return f"{NEEDS_REDIS}; set REDIS_URL, or run one"
     if not settings.has_jwt_key:
-        return "each would make up a JWT secret of its own, and refuse the others' tokens; set JWT_SECRET, or run one"
+        return "each would make a JWT secret of its own and refuse the others' tokens; set JWT_SECRET, or run one"
     if sys.platform != "linux" and "polling" in settings.transports:
-        return "they can hand long-polling clients over to each other on Linux only; set TRANSPORTS=websocket, or run one"
+        return "they can pass long-polling clients to each other on Linux only; set TRANSPORTS=websocket, or run one"
     return ""
 
 
 def keep_workers(settings: Settings) -> Callable[[Any, int, int | None], None]:
-    """Return gunicorn's hook for SIGTTIN and SIGTTOU: where one worker must be alone, it stays alone."""
-    reason = why_alone(settings)
+    """Return gunicorn's hook for SIGTTIN and SIGTTOU. It keeps one worker if the settings allow only one."""
+    reason = why_one_worker(settings)
 
     def check(arbiter: Any, new_value: int, old_value: int | None) -> None:
         if reason and old_value is not None and new_value != 1:
-            _log.warning("staying at one worker: of several %s", reason)
+            _log.warning("the number of workers stays 1: of several, %s", reason)
             arbiter._num_workers = 1
 
     return check
 
 
 def raise_descriptor_limit(wanted: int) -> str | None:
-    """Raise this process's limit of open files as far as needed and allowed; return a warning where that is too low."""
+    """Raise this process's limit of open files to `wanted`, or as far as allowed; return a warning if that is too low."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return None
@@ -154,8 +154,11 @@ class _BadSettings(click.ClickException):
 
 
 def application() -> "Flask":
-    """Return the WSGI application of `wsgi.py`; `flask run` shows a bad setting as it shows its own errors."""
-    from socket_server.app import create_app  # in the worker, once gevent is set up
+    """Return the WSGI application.
+
+    Raises ConfigError; under `flask run` a ClickException, which Flask shows without a traceback.
+    """
+    from socket_server.app import create_app  # in the worker, after gevent has patched the standard library
 
     try:
         return create_app()
@@ -166,7 +169,7 @@ def application() -> "Flask":
 
 
 class Server(BaseApplication):  # type: ignore[misc]
-    """gunicorn without its command line, for `socket-server run`: the same settings, from any directory."""
+    """gunicorn without its own command line, for `socket-server run` in any directory."""
 
     def load_config(self) -> None:
         for name, value in gunicorn_settings().items():

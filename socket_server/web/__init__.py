@@ -1,1 +1,1 @@
-"""What a browser gets: the demo page."""
+"""Pages for browsers: the demo page."""

@@ -40,7 +40,7 @@ await run(async (newContext) => {
         await choose(page, "snippet-browser");
         await check("after sending");
         contrasts.push(await page.locator(".answer dt").first().evaluate(contrast));
-        await page.locator(byTestId("composer-users")).fill("nobody-of-this-name");
+        await page.locator(byTestId("composer-users")).fill("absent-user");
         await page.locator(byTestId("send")).click();
         await page.locator(`${byTestId("send-result")} .warn`).waitFor();
         await check("after sending to an absent user");

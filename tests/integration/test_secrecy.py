@@ -1,4 +1,4 @@
-"""No secret, token, key or cookie is ever logged, whatever happens and however much is logged (contract, section 1)."""
+"""No secret, token, key or cookie is logged at any level, and no client can forge a log line (docs/protocol.md)."""
 
 import contextlib
 import json
@@ -13,14 +13,14 @@ from tests.integration.protocol import TRANSPORTS, Client, PollingClient, RawWeb
 from tests.servers import API_KEY, SECRET, RunningServer, free_port, mint, running
 
 OLD_SECRET = "an-older-secret-for-tests-that-is-long-9876543210"
-BAD_KEY = "a-key-that-somebody-mistyped-13579"
+BAD_KEY = "a-key-with-a-typing-mistake-13579"
 COOKIE = "cookie-of-another-application-24680"
-BODY = "what-a-back-end-tells-a-user-97531"
+BODY = "the-body-of-a-notification-97531"
 PREFIXES = ("[Socket.IO] ", "[SessionManager] ", "[Broadcast] ", "[Server] ")
 
 
 class Traffic:
-    """Everything a server may be sent, with every secret thing that was in it."""
+    """Requests of all kinds, and the secrets that were in them."""
 
     def __init__(self, server: RunningServer) -> None:
         self.server = server
@@ -28,7 +28,7 @@ class Traffic:
         self._serial = 0
 
     def token(self, make: Callable[..., str] = mint, **claims: object) -> str:
-        """Return a token that no other request carries."""
+        """Return a token of one request only."""
         self._serial += 1
         token = make("ada", serial=self._serial, **claims)
         self.secrets += token.split(".")[1:]  # the header is the same for all
@@ -42,11 +42,11 @@ class Traffic:
                 sock.recv(65_536)
 
     def sign_ins(self, transport: str) -> None:
-        """Every place, with good and bad tokens."""
+        """Sign in with good and bad tokens in every place."""
         tokens = [
             self.token(),
             self.token(lifetime_s=-600),
-            self.token(secret="a-secret-of-somebody-else-that-is-long-0123"),
+            self.token(secret="a-secret-of-another-server-that-is-long-0123"),
             self.token() + "x",
             "x" + self.token(),
             self.token()[:-20],
@@ -72,7 +72,7 @@ class Traffic:
                         assert str(opened.receive()).startswith('42["auth_')
 
     def malformed(self, transport: str) -> None:
-        """Packets that are none, with tokens in them."""
+        """Send malformed packets with tokens in them."""
         for packet in (
             '40{"token":"%s"',
             '40["%s"]',
@@ -104,11 +104,11 @@ class Traffic:
 
     def frames(self) -> None:
         with RawWebSocket(self.server.port) as raw:
-            raw.sock.sendall(self.token().encode())  # no frame at all
+            raw.sock.sendall(self.token().encode())  # not a frame
             raw.close_code()
 
     def addresses(self) -> None:
-        """Tokens where they do not belong: in the request line and in headers."""
+        """Send tokens in request lines and in headers of other purposes."""
         for path in (
             "/socket.io/?EIO=4&transport=polling&token={}",
             "/socket.io/?EIO=3&transport=polling&token={}",
@@ -176,7 +176,7 @@ def test_the_log_holds_no_secret(tmp_path: Path, log_format: str) -> None:
     for prefix in PREFIXES:
         assert prefix.strip() in log
     for code in ("expired_token", "invalid_token", "invalid_format", "user_mismatch", "missing_credentials"):
-        assert f"code={code}" in log  # what happened is there
+        assert f"code={code}" in log
     if log_format == "json":
         for record in map(json.loads, log.splitlines()):
             assert f"{record['prefix']} " in PREFIXES
@@ -197,7 +197,7 @@ def test_an_unreachable_key_set_is_logged_without_the_token(tmp_path: Path) -> N
         assert not [part for part in token if part in server.log()]
 
 
-# What a line looks like
+# The form of a line
 
 
 def test_every_line_starts_with_its_prefix_and_clients_cannot_forge_one(tmp_path: Path) -> None:

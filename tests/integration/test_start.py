@@ -138,7 +138,7 @@ def test_the_environment_wins_over_the_env_file(tmp_path: Path, opens: Opens) ->
 def test_sigttin_does_not_start_a_second_worker_without_redis(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         server.process.send_signal(signal.SIGTTIN)
-        wait_for(lambda: "staying at one" in server.log(), what="the refusal")
+        wait_for(lambda: "the number of workers stays 1" in server.log(), what="the refusal")
         assert len(children_of(server.process.pid)) == 1
         assert server.get("/health").status_code == 200
 

@@ -46,3 +46,9 @@ def private_pem(kind: str, number: int = 0) -> str:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return pem.decode()
+
+
+@functools.cache
+def short_rsa_key() -> rsa.RSAPublicKey:
+    """Return an RSA public key of 1,024 bits, which is too weak for tokens."""
+    return rsa.generate_private_key(public_exponent=65_537, key_size=1_024).public_key()

@@ -1,4 +1,4 @@
-"""What `socket-server doctor` finds."""
+"""The checks of `socket-server doctor`."""
 
 import http.server
 import json
@@ -17,10 +17,10 @@ from socket_server.config import Settings
 from socket_server.doctor import Finding
 from socket_server.errors import ConfigError
 from tests.servers import free_port
-from tests.unit.keypairs import private_key
+from tests.unit.keypairs import private_key, short_rsa_key
 
 
-def test_bad_settings_are_one_finding_each_and_all_there_is() -> None:
+def test_with_bad_settings_only_they_are_reported() -> None:
     def load() -> Settings:
         raise ConfigError(["PORT is bad", "HOST is bad"])
 
@@ -29,7 +29,7 @@ def test_bad_settings_are_one_finding_each_and_all_there_is() -> None:
     assert others == [Finding(False, "PORT is bad"), Finding(False, "HOST is bad")]
 
 
-def test_a_machine_that_is_fit_has_good_findings_only(tmp_path: Path) -> None:
+def test_a_good_machine_has_good_findings_only(tmp_path: Path) -> None:
     settings = Settings(
         host="127.0.0.1",
         port=free_port(),
@@ -66,7 +66,7 @@ def test_root_leaves_the_inbox_of_a_services_user_alone(tmp_path: Path, monkeypa
     assert path.stat().st_size == 0
 
 
-def test_a_port_in_use_is_found() -> None:
+def test_a_port_in_use_must_be_fixed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = Settings(host="127.0.0.1", port=taken.getsockname()[1])
         found = doctor.port(settings)
@@ -75,12 +75,12 @@ def test_a_port_in_use_is_found() -> None:
     assert doctor.port(settings).good
 
 
-def test_a_host_that_is_not_this_machines_is_found() -> None:
+def test_an_address_of_another_machine_must_be_fixed() -> None:
     found = doctor.port(Settings(host="192.0.2.1", port=free_port()))
     assert not found.good
 
 
-def test_too_few_open_files_are_found() -> None:
+def test_too_low_a_limit_of_open_files_must_be_fixed() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard == resource.RLIM_INFINITY:
         pytest.skip("this process may open any number of files")
@@ -88,7 +88,7 @@ def test_too_few_open_files_are_found() -> None:
     assert doctor.descriptors(Settings(max_connections=1)).good
 
 
-def test_an_inbox_that_cannot_be_written_is_found(tmp_path: Path) -> None:
+def test_an_inbox_that_cannot_be_written_must_be_fixed(tmp_path: Path) -> None:
     (tmp_path / "data").touch()  # a file where its directory should be
     settings = Settings(inbox_url=f"sqlite:///{tmp_path}/data/inbox.db")
     found = doctor.inbox(settings)
@@ -99,11 +99,13 @@ def test_an_inbox_that_cannot_be_written_is_found(tmp_path: Path) -> None:
 
 
 class _Provider(http.server.BaseHTTPRequestHandler):
-    """Answers with a key set, an empty one, or only half of one."""
+    """Answers with a key set, an empty one, half of one, or one with a short RSA key."""
 
     def do_GET(self) -> None:
-        key = jwt.algorithms.ECAlgorithm.to_jwk(private_key("P-256").public_key(), as_dict=True)
-        body = json.dumps({"keys": [key] if self.path == "/good" else []}).encode()
+        key: Any = jwt.algorithms.ECAlgorithm.to_jwk(private_key("P-256").public_key(), as_dict=True)
+        if self.path == "/short":
+            key = jwt.algorithms.RSAAlgorithm.to_jwk(short_rsa_key(), as_dict=True)
+        body = json.dumps({"keys": [key] if self.path in ("/good", "/short") else []}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body) + (100 if self.path == "/half" else 0)))
         self.end_headers()
@@ -113,8 +115,8 @@ class _Provider(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize(("path", "good"), [("/good", True), ("/empty", False), ("/half", False)])
-def test_the_key_set_is_asked(path: str, good: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("path", "good"), [("/good", True), ("/empty", False), ("/half", False), ("/short", False)])
+def test_the_key_set_is_fetched_and_checked(path: str, good: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Provider)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -129,6 +131,6 @@ def test_the_key_set_is_asked(path: str, good: bool, monkeypatch: pytest.MonkeyP
     assert "JWT_JWKS_URL" in found.text
 
 
-def test_a_key_set_that_nobody_serves_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_set_that_does_not_answer_must_be_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     assert not doctor.key_set(Settings(jwt_jwks_url="http://127.0.0.1:9/jwks")).good

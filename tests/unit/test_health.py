@@ -1,8 +1,7 @@
-"""How the parts outside this process are: asked when somebody wants to know, and no more often than once a second."""
+"""Health checks: at most once a second, and what they report."""
 
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,36 +14,36 @@ from socket_server.inbox.sqlite.file import SqliteFile
 
 
 class Part:
-    """A part that is well until it is told to fail."""
+    """A part that works unless `failure` is set."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.checks = 0
         self.failure: Exception | None = None
 
     def check(self) -> None:
-        self.asked += 1
+        self.checks += 1
         if self.failure is not None:
             raise self.failure
 
 
 @pytest.fixture
-def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is remembered."""
+def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No result is kept."""
     monkeypatch.setattr(module, "KEPT_S", 0.0)
 
 
-def test_without_parts_all_is_well() -> None:
+def test_without_parts_the_result_is_good() -> None:
     assert Health({}).checks() == Checks(True, {})
 
 
-def test_the_first_answer_is_the_parts_own() -> None:
+def test_the_first_result_is_checked() -> None:
     part = Part()
     part.failure = InboxUnavailable("the disk is full; make room")
     assert Health({"inbox": part.check}).checks() == Checks(False, {"inbox": "the disk is full; make room"})
 
 
-@pytest.mark.usefixtures("always")
-def test_one_part_that_fails_is_named_with_its_reason_beside_those_that_are_well() -> None:
+@pytest.mark.usefixtures("no_cache")
+def test_each_part_is_reported_by_name() -> None:
     inbox, redis = Part(), Part()
     health = Health({"inbox": inbox.check, "redis": redis.check})
     assert health.checks() == Checks(True, {"inbox": "ok", "redis": "ok"})
@@ -56,61 +55,62 @@ def test_one_part_that_fails_is_named_with_its_reason_beside_those_that_are_well
     assert health.checks() == Checks(True, {"inbox": "ok", "redis": "ok"})
 
 
-def test_however_often_it_is_asked_the_parts_are_asked_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_parts_are_checked_once_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1_000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     part = Part()
     health = Health({"inbox": part.check})
     for _ in range(100):
         assert health.checks().good
-    assert part.asked == 1
+    assert part.checks == 1
     part.failure = InboxUnavailable("gone")
     now[0] += module.KEPT_S - 0.01
     assert health.checks().good
     now[0] += 0.02
     assert not health.checks().good
     assert not health.checks().good
-    assert part.asked == 2
+    assert part.checks == 2
 
 
-def test_a_second_begins_when_the_parts_have_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_is_kept_from_the_end_of_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1_000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    asked: list[float] = []
+    checked: list[float] = []
 
     def slow() -> None:
-        asked.append(now[0])
+        checked.append(now[0])
         now[0] += 8.0
 
     health = Health({"inbox": slow})
     health.checks()
     health.checks()
-    assert asked == [1_000.0]
+    assert checked == [1_000.0]
 
 
-def test_many_who_ask_at_once_ask_a_slow_part_once() -> None:
-    answers: list[Checks] = []
-    release = threading.Event()
-    asked: list[int] = []
+def test_concurrent_calls_share_one_check() -> None:
+    results: list[Checks] = []
+    started, release = threading.Event(), threading.Event()
+    checked: list[int] = []
 
     def slow() -> None:
-        asked.append(1)
+        checked.append(1)
+        started.set()
         assert release.wait(10)
 
     health = Health({"inbox": slow})
-    threads = [threading.Thread(target=lambda: answers.append(health.checks())) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: results.append(health.checks())) for _ in range(8)]
     for thread in threads:
         thread.start()
-    time.sleep(0.05)
+    assert started.wait(10)
     release.set()
     for thread in threads:
         thread.join()
-    assert answers == [Checks(True, {"inbox": "ok"})] * 8
-    assert len(asked) == 1
+    assert results == [Checks(True, {"inbox": "ok"})] * 8
+    assert len(checked) == 1
 
 
-@pytest.mark.usefixtures("always")
-def test_the_log_tells_a_change_and_no_repeat(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("no_cache")
+def test_a_change_is_logged_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module._log, "propagate", True)
     part = Part()
     health = Health({"inbox": part.check})
@@ -120,8 +120,8 @@ def test_the_log_tells_a_change_and_no_repeat(caplog: pytest.LogCaptureFixture, 
         assert len(caplog.records) == lines
 
 
-@pytest.mark.usefixtures("always")
-def test_an_error_of_the_programs_own_is_not_taken_for_an_answer() -> None:
+@pytest.mark.usefixtures("no_cache")
+def test_an_unexpected_error_is_raised() -> None:
     part = Part()
     health = Health({"inbox": part.check})
     part.failure = ZeroDivisionError()
@@ -131,15 +131,14 @@ def test_an_error_of_the_programs_own_is_not_taken_for_an_answer() -> None:
     assert health.checks().good
 
 
-@pytest.mark.usefixtures("always")
-def test_a_real_inbox_is_well_again_as_soon_as_it_can_be_written(tmp_path: Path) -> None:
-    away: Callable[[], object] = (tmp_path / "data").unlink
+@pytest.mark.usefixtures("no_cache")
+def test_a_real_inbox_is_good_again_when_it_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "data").touch()  # a file where its directory should be
     inbox = SqliteFile(str(tmp_path / "data" / "inbox.db"), Retention())
     health = Health({"inbox": inbox.check})
     checks = health.checks()
     assert not checks.good
     assert "inbox.db" in checks.texts["inbox"]
-    away()
+    (tmp_path / "data").unlink()
     assert health.checks() == Checks(True, {"inbox": "ok"})
     inbox.close()

@@ -63,7 +63,7 @@ def test_a_line_carries_the_prefix_of_its_logger(prefix: str, formatter: logging
         ("urllib3.connectionpool", "Server"),
     ],
 )
-def test_the_libraries_come_out_under_our_prefixes(name: str, prefix: str) -> None:
+def test_the_libraries_have_a_prefix_too(name: str, prefix: str) -> None:
     assert TextFormatter().format(record("x", name=name)).startswith(f"[{prefix}] ")
 
 
@@ -83,7 +83,7 @@ def test_the_libraries_come_out_under_our_prefixes(name: str, prefix: str) -> No
         TOKEN[: TOKEN.index(".") + 5],
     ],
 )
-def test_a_token_is_hidden_wherever_it_stands(text: str) -> None:
+def test_a_token_is_hidden_anywhere_in_a_text(text: str) -> None:
     for formatter in (TextFormatter(), JsonFormatter()):
         for made in (record(text), record("got %s", text), record("x", exc_info=failure(text))):
             line = formatter.format(made)
@@ -110,7 +110,7 @@ def test_what_follows_bearer_is_hidden(text: str) -> None:
     assert hidden.lower().count("bearer") == 1
 
 
-def test_the_configured_secrets_are_hidden_wherever_they_stand() -> None:
+def test_the_configured_secrets_are_hidden_anywhere_in_a_text() -> None:
     redact = Redactor(["first-secret", "first-secret-and-more", "an.api+key(1)"])
     text = redact("a first-secret-and-more b first-secret c an.api+key(1) d anXapi+key(1)")
     assert text == "a [hidden] b [hidden] c [hidden] d anXapi+key(1)"
@@ -123,7 +123,7 @@ def test_the_id_of_a_session_in_a_url_is_hidden() -> None:
     assert "t=1" in text
 
 
-def test_words_of_every_day_are_left_alone() -> None:
+def test_ordinary_words_are_kept() -> None:
     for text in ("added sid=abc user=123 connections=2", "bearer", "the bearer", "eye.catching eyJ", "id=1 x.y.z"):
         assert Redactor(["", "abc"])(text) == text, "secrets of under four characters would hide everything"
 
@@ -136,7 +136,7 @@ def test_a_secret_in_a_traceback_is_hidden() -> None:
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
-def test_no_text_around_a_secret_brings_it_out(before: str, after: str) -> None:
+def test_a_secret_is_hidden_in_any_text(before: str, after: str) -> None:
     for formatter in (TextFormatter(["the-api-key-of-the-back-end"]), JsonFormatter(["the-api-key-of-the-back-end"])):
         line = formatter.format(record("%s", f"{before}the-api-key-of-the-back-end{after}{TOKEN}"))
         assert "the-api-key-of-the-back-end" not in line
@@ -177,19 +177,19 @@ def test_a_megabyte_of_hostile_text_is_redacted_within_50_ms(hostile: str) -> No
 
 
 def fastest_s(call: Callable[[], object]) -> float:
-    """Return the processor time of a call, in seconds: the least of three, whatever else this machine does."""
+    """Return the processor time of a call in seconds: the least of three, so that other load does not count."""
     return min(timeit.repeat(call, timer=time.thread_time, number=1, repeat=3))
 
 
 @given(st.lists(st.sampled_from([*HOSTILE.values(), TOKEN, "e", "y", "w", ".", " ", "é"]), min_size=1, max_size=6))
-def test_no_mixture_takes_longer_for_twice_the_text_than_linear_time_allows(parts: list[str]) -> None:
+def test_any_mixture_takes_linear_time(parts: list[str]) -> None:
     text = "".join(parts)
     text = text * (20_000 // len(text) + 1)
     redact = Redactor(["the-api-key-of-the-back-end"])
     assert fastest_s(lambda: redact(text)) < 0.02
 
 
-def test_a_long_text_is_cut_and_says_so() -> None:
+def test_a_long_text_is_cut_with_a_mark() -> None:
     for formatter in (TextFormatter(), JsonFormatter()):
         line = formatter.format(record("%s", "x" * (log.MAX_TEXT_CHARS + 5)))
         assert len(line) < log.MAX_TEXT_CHARS + 200
@@ -197,7 +197,7 @@ def test_a_long_text_is_cut_and_says_so() -> None:
         assert "more characters" not in formatter.format(record("%s", "x" * log.MAX_TEXT_CHARS))
 
 
-def test_no_part_of_a_secret_survives_where_a_text_is_cut() -> None:
+def test_a_secret_at_the_cut_is_hidden() -> None:
     secret = "the-api-key-of-the-back-end"
     redactor = Redactor([secret])
     for at in range(60, 140):
@@ -292,7 +292,7 @@ def _restored() -> Any:
 
 @pytest.mark.usefixtures("_restored")
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_what_is_configured_is_what_comes_out(log_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_configuration_takes_effect(log_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     log.configure("info", log_format, ["my-api-key"])
@@ -312,14 +312,14 @@ def test_what_is_configured_is_what_comes_out(log_format: str, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("level", "gunicorn"), [("debug", "INFO"), ("info", "INFO"), ("warning", "WARNING"), ("error", "ERROR")]
 )
-def test_the_level_is_ours_and_the_libraries_are_never_louder(level: str, gunicorn: str) -> None:
+def test_the_libraries_log_at_the_level_or_less(level: str, gunicorn: str) -> None:
     loggers = log.dict_config(level, "text")["loggers"]
     assert loggers["socket_server"]["level"] == level.upper()
     assert loggers["gunicorn.error"]["level"] == gunicorn
     assert loggers["engineio"]["level"] == loggers["socketio"]["level"] == "WARNING"
 
 
-def test_every_line_of_ours_starts_with_a_prefix_of_the_contract() -> None:
+def test_every_logger_has_a_documented_prefix() -> None:
     found = set()
     for path in (ROOT / "socket_server").rglob("*.py"):
         found |= set(re.findall(r"log\.logger\(\"([^\"]+)\"\)", path.read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""How gunicorn is told to serve, and what stops a start."""
+"""gunicorn's settings, and what stops a start."""
 
 import dataclasses
 import os
@@ -49,7 +49,7 @@ def cfg(**changes: Any) -> Any:
     return made
 
 
-def test_one_worker_of_ours_listens_where_the_settings_say(env: pytest.MonkeyPatch) -> None:
+def test_one_worker_listens_at_host_and_port(env: pytest.MonkeyPatch) -> None:
     env.setenv("HOST", "127.0.0.1")
     env.setenv("PORT", "4000")
     env.setenv("MAX_CONNECTIONS", "5000")
@@ -98,12 +98,12 @@ def test_bad_settings_end_the_process_with_one_message(env: pytest.MonkeyPatch, 
         ({"preload_app": True}, "--preload"),
     ],
 )
-def test_what_the_command_line_must_not_change_is_a_problem(changes: dict[str, Any], named: str) -> None:
+def test_an_option_of_gunicorn_that_breaks_delivery_is_a_problem(changes: dict[str, Any], named: str) -> None:
     (text,) = serve.problems_with(cfg(**changes), ALONE)
     assert named in text
 
 
-def test_with_redis_there_are_as_many_workers_as_are_wanted(env: pytest.MonkeyPatch) -> None:
+def test_with_redis_several_workers_are_allowed(env: pytest.MonkeyPatch) -> None:
     env.setenv("REDIS_URL", "redis://localhost:6379")
     env.setenv("WEB_CONCURRENCY", "4")
     assert serve.gunicorn_settings()["workers"] == 4
@@ -111,26 +111,26 @@ def test_with_redis_there_are_as_many_workers_as_are_wanted(env: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("settings", "mend"),
+    ("settings", "remedy"),
     [
         (Settings(jwt_secrets=("a-secret",)), "set REDIS_URL"),
         (Settings(app_env="development", redis_url="redis://localhost"), "set JWT_SECRET"),
     ],
 )
-def test_several_workers_that_could_not_be_one_server_are_told_why(settings: Settings, mend: str) -> None:
+def test_several_workers_that_cannot_act_as_one_server_are_a_problem(settings: Settings, remedy: str) -> None:
     (text,) = serve.problems_with(cfg(workers=2), settings)
     assert "2 workers" in text
-    assert mend in text
+    assert remedy in text
 
 
-def test_where_workers_cannot_hand_clients_over_they_need_websockets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_handover_several_workers_need_transports_websocket(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     (text,) = serve.problems_with(cfg(workers=2), TOGETHER)
     assert "TRANSPORTS=websocket" in text
     assert serve.problems_with(cfg(workers=2), dataclasses.replace(TOGETHER, transports=("websocket",))) == []
 
 
-def test_all_of_the_command_lines_problems_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_problems_of_gunicorns_options_are_one_message(capsys: pytest.CaptureFixture[str]) -> None:
     check = serve.on_starting(ALONE)
     arbiter = types.SimpleNamespace(cfg=cfg(workers=2, worker_class="sync", preload_app=True))
     with pytest.raises(SystemExit) as stopped:
@@ -145,7 +145,7 @@ def test_good_settings_start() -> None:
     assert arbiter.shared_state is not None
 
 
-def test_a_signal_does_not_make_more_workers_than_can_be_one_server() -> None:
+def test_a_signal_does_not_start_a_second_worker_without_redis() -> None:
     arbiter = types.SimpleNamespace(_num_workers=2)
     check = serve.keep_workers(ALONE)
     check(arbiter, 2, 1)
@@ -154,14 +154,14 @@ def test_a_signal_does_not_make_more_workers_than_can_be_one_server() -> None:
     assert arbiter._num_workers == 1
 
 
-def test_a_signal_makes_more_workers_where_they_are_one_server() -> None:
+def test_a_signal_starts_more_workers_with_redis() -> None:
     arbiter = types.SimpleNamespace(_num_workers=2)
     serve.keep_workers(TOGETHER)(arbiter, 2, 1)
     assert arbiter._num_workers == 2
 
 
 def limited(soft: int, hard: int, wanted: int) -> tuple[str, int]:
-    """Run raise_descriptor_limit in a process with these limits; return its answer and the soft limit afterwards."""
+    """Run raise_descriptor_limit() in a process with these limits; return its result and the soft limit afterwards."""
     script = (
         "import resource, sys\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
@@ -172,8 +172,8 @@ def limited(soft: int, hard: int, wanted: int) -> tuple[str, int]:
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, env=environment(), capture_output=True, text=True, check=True, timeout=60
     )
-    answer, after = done.stdout.splitlines()
-    return answer, int(after)
+    result, after = done.stdout.splitlines()
+    return result, int(after)
 
 
 def test_the_limit_of_open_files_is_raised_as_far_as_needed() -> None:

@@ -170,7 +170,7 @@ function note(kind, sign, summary, ...rest) {
 
 function success(answer, ms) {
   const reached = answer.totalSockets > 0;
-  const summary = reached ? t("sentTo", answer.deliveredTo, answer.totalSockets) : t("sentToNobody");
+  const summary = reached ? t("sentTo", answer.deliveredTo, answer.totalSockets) : t("sentToAbsent");
   const facts = [
     ["deliveredTo", answer.deliveredTo],
     ["totalSockets", answer.totalSockets],

@@ -37,23 +37,23 @@ function browserClient() {
   const pathOption = path === "/socket.io/" ? "" : `\n  path: ${JSON.stringify(path)},`;
   return `import { io } from "socket.io-client";
 
-// ${t("snippetToken")}
+// getToken() asks your back end for the token of the signed-in user
 const socket = io(${JSON.stringify(location.origin)}, {${pathOption}
   auth: (send) => getToken().then(
     (token) => send({ token }),
-    () => socket.io.engine.close(), // ${t("snippetRetry")}
+    () => socket.io.engine.close(), // no token: the client reconnects and asks again
   ),
 });
 
 let refusal = null;
 socket.on("auth_error", ({ code }) => { refusal = code; });
 socket.on("disconnect", (reason) => {
-  if (reason !== "io server disconnect") return; // ${t("snippetItself")}
+  if (reason !== "io server disconnect") return; // the client reconnects by itself
   if (["expired_token", "auth_timeout", "internal"].includes(refusal)) setTimeout(() => socket.connect(), 2000);
 });
 
 socket.on("auth_success", ({ recovered }) => {
-  if (!recovered) console.log(${JSON.stringify(t("snippetReload"))});
+  if (!recovered) console.log("load your data again: some notifications are no longer kept");
 });
 socket.on("notification", (notification, id) => {
   console.log(id, notification.title);

@@ -122,7 +122,7 @@ export const ENGLISH = {
   apiKeyHint: "Sent in the Authorization header. It is kept in this page’s memory only.",
   send: "Send",
   sentTo: (users, connections) => `Delivered to ${count(users, "user", "users")} on ${count(connections, "connection", "connections")}.`,
-  sentToNobody: "Accepted. None of these users is online: it is kept until they connect.",
+  sentToAbsent: "Accepted. None of these users is online: it is kept until they connect.",
   roundTrip: "round trip",
   sendFailed: (status) => `Not sent: the server answered with status ${status}.`,
   sendUnreachable: "Not sent: the server does not answer.",
@@ -130,12 +130,8 @@ export const ENGLISH = {
 
   snippets: "The same in code",
   snippetChoice: "Which code",
-  snippetCurl: "Back end (curl)",
-  snippetBrowser: "Browser (JavaScript)",
-  snippetToken: "getToken() asks your back end for the token of the signed-in user",
-  snippetRetry: "no token: the client reconnects and asks again",
-  snippetItself: "the client reconnects by itself",
-  snippetReload: "some notifications are no longer kept: load your data again",
+  snippetCurl: "Back end",
+  snippetBrowser: "Browser",
   copy: "Copy",
   copied: "Copied",
 

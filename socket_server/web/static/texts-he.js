@@ -134,7 +134,7 @@ export const HEBREW = {
   apiKeyHint: "נשלח בכותרת Authorization, ונשמר רק בזיכרון של הדף.",
   send: "שליחה",
   sentTo: (users, connections) => `נמסרה ${toUsers(users)} ${onConnections(connections)}.`,
-  sentToNobody: "התקבלה. אף אחד מהנמענים לא מחובר כרגע, והיא תישמר עד שיתחברו.",
+  sentToAbsent: "התקבלה. אף אחד מהנמענים לא מחובר כרגע, והיא תישמר עד שיתחברו.",
   roundTrip: "זמן תגובה",
   sendFailed: (status) => `ההתראה לא נשלחה: השרת החזיר סטטוס ${status}.`,
   sendUnreachable: "ההתראה לא נשלחה: השרת לא מגיב.",
@@ -142,12 +142,8 @@ export const HEBREW = {
 
   snippets: "אותו הדבר בקוד",
   snippetChoice: "איזה קוד להציג",
-  snippetCurl: "צד שרת (curl)",
-  snippetBrowser: "דפדפן (JavaScript)",
-  snippetToken: "getToken() מבקשת מהשרת שלך אסימון למשתמש המחובר",
-  snippetRetry: "אין אסימון: הלקוח מתחבר מחדש ומבקש שוב",
-  snippetItself: "הלקוח מתחבר מחדש בעצמו",
-  snippetReload: "חלק מההתראות כבר לא שמורות: יש לטעון את הנתונים מחדש",
+  snippetCurl: "צד שרת",
+  snippetBrowser: "דפדפן",
   copy: "העתקה",
   copied: "הועתק",
 

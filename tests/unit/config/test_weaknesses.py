@@ -4,10 +4,11 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from socket_server.config import Settings, from_environ
 from socket_server.config.weaknesses import remarks, weaknesses
-from tests.unit.keypairs import private_key, public_pem
+from tests.unit.keypairs import public_pem, short_rsa_key
 
 SECRET = "a-secret-of-enough-bytes-for-every-hash-0123456789"
 KEY = "an-api-key-of-enough-characters"
@@ -47,17 +48,8 @@ def test_a_secret_that_is_the_path_of_a_file_is_a_mistake(tmp_path: Path, monkey
 
 
 def test_a_short_rsa_key_is_weak() -> None:
-    settings = Settings(jwt_public_key=short_rsa_pem())
-    assert [text.split(" ")[0] for text in weaknesses(settings)] == ["JWT_PUBLIC_KEY"]
-
-
-def short_rsa_pem() -> str:
-    from cryptography.hazmat.primitives.asymmetric import rsa
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    assert private_key("RSA").key_size >= 2_048
-    key = rsa.generate_private_key(public_exponent=65_537, key_size=1_024).public_key()
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    pem = short_rsa_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    assert [text.split(" ")[0] for text in weaknesses(Settings(jwt_public_key=pem))] == ["JWT_PUBLIC_KEY"]
 
 
 @pytest.mark.parametrize(
