@@ -1,9 +1,8 @@
 """The composition root: create_app(settings) builds all parts of a server and joins them."""
 
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 from flask import Flask
 
@@ -12,27 +11,22 @@ from socket_server.api import broadcast, connections, cors, errors, literal_path
 from socket_server.api import metrics as metrics_api
 from socket_server.api import notifications as notifications_api
 from socket_server.api.authorization import Authorization
-from socket_server.api.broadcast import WsgiResponse
 from socket_server.auth.remote_keys import RemoteKeySet
 from socket_server.auth.tokens import TokenVerifier
 from socket_server.cli.name import command
-from socket_server.cluster.registry import LocalRegistry, Registry, unique
 from socket_server.config import Settings
 from socket_server.config.weaknesses import remarks, weaknesses
-from socket_server.errors import InboxUnavailable
 from socket_server.events import ConnectionEvents
 from socket_server.health import Health
-from socket_server.inbox import stores
-from socket_server.inbox.inbox import Inbox, Retention, clock_us
+from socket_server.inbox.inbox import Inbox, clock_us
 from socket_server.metrics import families
 from socket_server.metrics.collection import Collection
 from socket_server.metrics.worker import Metrics
 from socket_server.notifications import positions
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.notifications.recovery import Recovery
-from socket_server.redis_access.keys import Keys
 from socket_server.runtime.deadlines import Deadlines
-from socket_server.runtime.ring import Ring
+from socket_server.services import Services, health_checks, join_cluster, make_inbox, make_ring, open_inbox
 from socket_server.sessions import SessionManager
 from socket_server.transport.engineio.address_limits import AddressLimits
 from socket_server.transport.engineio.client_address import TrustedProxies
@@ -42,39 +36,9 @@ from socket_server.transport.engineio.limits import Limits
 from socket_server.transport.engineio.origins import Origins
 from socket_server.transport.socketio.fanout import FanOut
 from socket_server.transport.socketio.flask_extension import SocketIO
-from socket_server.transport.socketio.server import on_gevent
 from socket_server.web import demo
 
-if TYPE_CHECKING:
-    from socket_server.cluster.feed import Feed
-
 _log = log.logger("Server")
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """The parts of a server, for the worker and the tests: app.extensions["socket_server"]."""
-
-    settings: Settings
-    sessions: SessionManager
-    broadcaster: Broadcaster
-    inbox: Inbox
-    registry: Registry
-    feed: "Feed | None"  # None: this is the only node
-    remote_keys: RemoteKeySet | None  # None: JWT_JWKS_URL is not set
-    deadlines: Deadlines
-    gate: Gate
-    metrics: Collection
-    judge_head: Callable[[dict[str, Any]], tuple[int, WsgiResponse | None]]
-
-    def close(self) -> None:
-        """Release what is outside this process, after all connections have ended."""
-        self.registry.stop()
-        if self.feed is not None:
-            self.feed.stop()
-        if self.remote_keys is not None:
-            self.remote_keys.stop()
-        self.inbox.close()
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -84,38 +48,20 @@ def create_app(settings: Settings | None = None) -> Flask:
     for text in (*weaknesses(settings), *remarks(settings)):
         _log.warning(text)
 
-    origins = Origins(settings.client_origins, development=settings.development)
-    handshakes = HandshakeReader(
-        TrustedProxies(settings.trusted_proxies, settings.trust_unix_peer), (settings.jwt_cookie, settings.user_cookie)
-    )
-    gate = Gate(
-        origins,
-        settings.max_connections,
-        handshakes,
-        AddressLimits(settings.max_connections_per_ip, settings.max_auth_failures_per_minute),
-        settings.transports,
-    )
+    gate = _gate(settings)
     sessions = SessionManager(settings.max_connections_per_user)
-    metrics = Metrics()
-    metrics.gauge(families.CONNECTIONS, sessions.by_transport)
-    metrics.gauge(families.USERS, lambda: {(): sessions.stats().connected_users})
-    collection = Collection(metrics)
-    app = Flask("socket_server", static_folder=None)
+    metrics = _metrics(sessions)
     inbox = make_inbox(settings)
-    head = _open(inbox)
-    registry, feed = _join(settings, sessions, gate)
+    head = open_inbox(inbox)
+    registry, feed = join_cluster(settings, sessions, gate)
     # With a feed, the head is read from Redis before anything is stored.
-    known = head is not None or feed is None
+    head_known = head is not None or feed is None
     start = clock_us() if head is None else head
-    broadcaster = Broadcaster(sessions, inbox, start, FanOut(_ring(settings)), certain=known)
-    deadlines = Deadlines()
+    broadcaster = Broadcaster(sessions, inbox, start, FanOut(make_ring(settings)), certain=head_known)
     remote_keys = RemoteKeySet(settings.jwt_jwks_url) if settings.jwt_jwks_url else None
-    verifier = TokenVerifier(settings, remote_keys)
-
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    authorization = Authorization(settings, handshakes.address, origins)
-    endpoint = broadcast.Endpoint(settings, authorization, broadcaster, origins, metrics)
-    app.extensions["socket_server"] = Services(
+    authorization = Authorization(settings, gate.handshakes.address, gate.origins)
+    endpoint = broadcast.Endpoint(settings, authorization, broadcaster, gate.origins, metrics)
+    services = Services(
         settings=settings,
         sessions=sessions,
         broadcaster=broadcaster,
@@ -123,25 +69,87 @@ def create_app(settings: Settings | None = None) -> Flask:
         registry=registry,
         feed=feed,
         remote_keys=remote_keys,
-        deadlines=deadlines,
+        deadlines=Deadlines(),
         gate=gate,
-        metrics=collection,
+        metrics=Collection(metrics),
         judge_head=endpoint.judge_head,
     )
-    health = Health(_checks(inbox, registry, feed, remote_keys))
+    app = _rest_api(services, authorization, endpoint, metrics)
+    socketio = _socketio(app, services, endpoint)
+    events = ConnectionEvents(
+        settings,
+        TokenVerifier(settings, remote_keys),
+        sessions,
+        registry,
+        broadcaster,
+        Recovery(inbox),
+        services.deadlines,
+        gate.addresses.failed,
+        metrics,
+    )
+    events.register(socketio)
+    registry.start(events.end)
+    if remote_keys is not None:
+        remote_keys.start()
+    if feed is not None:
+        feed.start(broadcaster, None if head_known else lambda: broadcaster.start_at(inbox.open()))
+    _announce(settings, inbox)
+    return app
+
+
+def with_development_secret(settings: Settings) -> Settings:
+    """Return settings with which tokens can be verified. In development without a key: a secret for this run."""
+    if not settings.development or settings.has_jwt_key:
+        return settings
+    return replace(settings, jwt_secrets=(secrets.token_urlsafe(48),))
+
+
+def _gate(settings: Settings) -> Gate:
+    proxies = TrustedProxies(settings.trusted_proxies, settings.trust_unix_peer)
+    return Gate(
+        Origins(settings.client_origins, development=settings.development),
+        settings.max_connections,
+        HandshakeReader(proxies, (settings.jwt_cookie, settings.user_cookie)),
+        AddressLimits(settings.max_connections_per_ip, settings.max_auth_failures_per_minute),
+        settings.transports,
+    )
+
+
+def _metrics(sessions: SessionManager) -> Metrics:
+    metrics = Metrics()
+    metrics.gauge(families.CONNECTIONS, sessions.by_transport)
+    metrics.gauge(families.USERS, lambda: {(): sessions.stats().connected_users})
+    return metrics
+
+
+def _rest_api(services: Services, authorization: Authorization, endpoint: broadcast.Endpoint, metrics: Metrics) -> Flask:
+    """Return the Flask application with all routes."""
+    settings, gate = services.settings, services.gate
+    app = Flask("socket_server", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.extensions["socket_server"] = services
     if settings.metrics != "off":
         metrics_api.count_requests(app, metrics)
-        app.register_blueprint(metrics_api.blueprint(collection, authorization, needs_key=settings.metrics == "key"))
+        app.register_blueprint(metrics_api.blueprint(services.metrics, authorization, needs_key=settings.metrics == "key"))
     errors.register(app)
-    cors.register(app, origins)
+    cors.register(app, gate.origins)
     literal_paths.register(app)
-    app.register_blueprint(monitoring.blueprint(sessions, registry, health, lambda: gate.draining, authorization))
+    health = Health(health_checks(services.inbox, services.registry, services.feed, services.remote_keys))
+    app.register_blueprint(
+        monitoring.blueprint(services.sessions, services.registry, health, lambda: gate.draining, authorization)
+    )
     user_paths.prepare(app)
-    app.register_blueprint(notifications_api.blueprint(inbox, authorization))
-    app.register_blueprint(connections.blueprint(registry, authorization))
+    app.register_blueprint(notifications_api.blueprint(services.inbox, authorization))
+    app.register_blueprint(connections.blueprint(services.registry, authorization))
     app.register_blueprint(broadcast.blueprint(endpoint))
     if settings.serves_page:
         app.register_blueprint(demo.blueprint(settings, next(iter(settings.jwt_secrets), "")))
+    return app
+
+
+def _socketio(app: Flask, services: Services, endpoint: broadcast.Endpoint) -> SocketIO:
+    """Put the Socket.IO server and the direct routes in front of the Flask application."""
+    settings, broadcaster = services.settings, services.broadcaster
 
     def pid_for(auth: Any) -> str:
         """Return the pid that a client sent back, or a new one that says where this client starts."""
@@ -154,102 +162,21 @@ def create_app(settings: Settings | None = None) -> Flask:
         app,
         direct=endpoint.routes(),
         base_path=settings.base_path,
-        gate=gate,
+        gate=services.gate,
         limits=Limits(
             settings.max_message_bytes,
             settings.send_backlog_bytes,
             settings.auth_timeout_s,
             settings.max_events_per_second,
         ),
-        deadlines=deadlines,
+        deadlines=services.deadlines,
         pid_for=pid_for,
         ping_interval_s=settings.ping_interval_s,
         ping_timeout_s=settings.ping_timeout_s,
-        upgraded=registry.moved,
+        upgraded=services.registry.moved,
         node=settings.node_name if settings.redis_url else "",
     )
-    events = ConnectionEvents(
-        settings,
-        verifier,
-        sessions,
-        registry,
-        broadcaster,
-        Recovery(inbox),
-        deadlines,
-        gate.addresses.failed,
-        metrics,
-    )
-    events.register(socketio)
-    registry.start(events.end)
-    if remote_keys is not None:
-        remote_keys.start()
-    if feed is not None:
-        feed.start(broadcaster, None if known else lambda: broadcaster.start_at(inbox.open()))
-    _announce(settings, inbox)
-    return app
-
-
-def make_inbox(settings: Settings) -> Inbox:
-    """Return the inbox of these settings, not opened."""
-    retention = Retention(settings.inbox_ttl_s, settings.inbox_max_per_user)
-    return stores.make(settings.inbox_url, retention, Keys(settings.redis_prefix), several_nodes=bool(settings.redis_url))
-
-
-def _join(settings: Settings, sessions: SessionManager, gate: Gate) -> "tuple[Registry, Feed | None]":
-    """Return the registry of this node and its feed (None if it is the only node), not started."""
-    node = unique(settings.node_name)
-    if not settings.redis_url:
-        return LocalRegistry(sessions, node), None
-    from socket_server.cluster.feed import Feed
-    from socket_server.cluster.redis_registry import RedisRegistry
-
-    keys = Keys(settings.redis_prefix)
-    registry = RedisRegistry(settings.redis_url, sessions, node, settings.max_connections_per_user, gate.addresses, keys)
-    gate.addresses.on_failed, gate.addresses.on_counted = registry.failed, registry.counted
-    return registry, Feed(settings.redis_url, node, registry, keys)
-
-
-def _checks(
-    inbox: Inbox, registry: Registry, feed: "Feed | None", remote_keys: RemoteKeySet | None
-) -> dict[str, Callable[[], None]]:
-    """Return the health check of each part outside this process, by its name in /health."""
-    checks: dict[str, Callable[[], None]] = {"inbox": inbox.check}
-    if feed is not None:
-        checks |= {"registry": registry.check, "feed": feed.check}
-    if remote_keys is not None:
-        checks["keys"] = remote_keys.check
-    return checks
-
-
-def _ring(settings: Settings) -> Ring | None:
-    """Return the io_uring that writes to many sockets in one system call; None if it is off or the kernel refuses it."""
-    if not settings.io_uring or not on_gevent():
-        return None
-    try:
-        return Ring()
-    except OSError as error:
-        _log.info("no io_uring (%s): a broadcast takes a system call for each connection", error.strerror)
-        return None
-
-
-def _open(inbox: Inbox) -> int | None:
-    """Return the inbox's head; None if it cannot be opened.
-
-    The server starts all the same: it serves connections, /health reports the problem, and the inbox is used when the
-    problem is fixed.
-    """
-    try:
-        return inbox.open()
-    except InboxUnavailable as error:
-        _log.error("%s", error)
-        return None
-
-
-def with_development_secret(settings: Settings) -> Settings:
-    """Return settings with which tokens can be verified. In development without a key: a secret for this run."""
-    if not settings.development or settings.has_jwt_key:
-        return settings
-    return replace(settings, jwt_secrets=(secrets.token_urlsafe(48),))
+    return socketio
 
 
 def _announce(settings: Settings, inbox: Inbox) -> None:

@@ -83,7 +83,7 @@ def test_requests_are_counted_by_the_template_of_their_route(shared_server: Runn
     assert grown("http_requests_total", route="/users/{id}/connections", method="GET", status="401") == 1
     assert grown("http_requests_total", route="unmatched", method="GET", status="404") == 1
     assert grown("http_request_seconds_count", route="/broadcast") == 1
-    assert figure(shared_server, "event_loop_lag_seconds_count") > 0
+    wait_for(lambda: figure(shared_server, "event_loop_lag_seconds_count") > 0, what="the first measurement")
     assert figure(shared_server, "process_open_fds") > 3
 
 

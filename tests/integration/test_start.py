@@ -155,3 +155,34 @@ def test_no_unix_socket_is_created_but_the_one_for_handovers(tmp_path: Path) -> 
             fields = line.split()
             listening = int(fields[3], 16) & 0x10000
             assert not (listening and fields[6] in owned) or fields[7].startswith("@socket-server-"), line
+
+
+def test_weak_settings_are_warnings_at_every_start(tmp_path: Path) -> None:
+    secret_file = tmp_path / "secret"
+    secret_file.write_text(SECRET)
+    weak = {
+        "JWT_SECRET": f"short,{secret_file}",
+        "API_KEYS": "short-key",
+        "TRUSTED_PROXIES": "0.0.0.0/0",
+        "CLIENT_URL": "null,'https://app.example.com'",
+        "LOG_LEVEL": '"info"',
+    }
+    status, _, errors = finish(GUNICORN, **PRODUCTION | weak | {"PORT": free_port()})
+    assert status == 2, "quotation marks make these values wrong"
+    assert "LOG_LEVEL" in errors
+    assert "CLIENT_URL" in errors
+    del weak["LOG_LEVEL"]
+    weak |= {"CLIENT_URL": "null", "NODE_NAME": "node", "JWT_AUDIENCE": "'web'"}
+    with running(tmp_path, **weak) as server:
+        log = server.log()
+    for text in (
+        "JWT_SECRET has a secret of fewer than 32 bytes",
+        "JWT_SECRET is the path of a file",
+        "API_KEYS has a key of fewer than 16 characters",
+        "TRUSTED_PROXIES trusts every address",
+        "JWT_AUDIENCE has quotation marks",
+        "CLIENT_URL allows 'null'",
+    ):
+        assert log.count(text) == 1, text
+        assert any(" warning " in line and text in line for line in log.splitlines())
+    assert "short-key" not in log

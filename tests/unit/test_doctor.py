@@ -85,6 +85,9 @@ def test_too_low_a_limit_of_open_files_must_be_fixed() -> None:
     if hard == resource.RLIM_INFINITY:
         pytest.skip("this process may open any number of files")
     assert not doctor.descriptors(Settings(max_connections=hard)).good
+    in_development = doctor.descriptors(Settings(app_env="development", max_connections=hard))
+    assert in_development.good
+    assert in_development.text.startswith("note: the hard limit of open files")
     assert doctor.descriptors(Settings(max_connections=1)).good
 
 
