@@ -122,7 +122,7 @@ def _normal_host(host_: str, wildcard: bool) -> str:
     labels = name.removesuffix(".").split(".")
     if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         raise ValueError("its host is no domain name")
-    if wildcard and len(labels) < 2:
+    if wildcard and len(labels) < 2 and name != "localhost":
         raise ValueError("*. must stand before a domain of your own, like *.example.com")
     return name
 

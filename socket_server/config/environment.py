@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from socket_server.config import addresses, credentials, env_file, stores, tls, tokens
 from socket_server.config.reader import Reader
 from socket_server.config.settings import TRANSPORTS, Settings
+from socket_server.config.weaknesses import quotation_marks
 from socket_server.errors import ConfigError
 
 
@@ -91,7 +92,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         quoted=read.quoted(),
     )
     if read.problems:
-        raise ConfigError(read.problems)
+        raise ConfigError([*read.problems, *map(quotation_marks, filter(read.has_problem, settings.quoted))])
     return settings
 
 

@@ -44,11 +44,15 @@ def weaknesses(settings: Settings) -> Iterator[str]:
         )
     if _trusts_everything(settings):
         yield "TRUSTED_PROXIES trusts every address, so clients can claim any: list your proxies only"
-    for name in settings.quoted:
-        yield f"{name} has quotation marks around its value, and they are part of it: remove them"
+    yield from map(quotation_marks, settings.quoted)
     path = inbox_path(settings)
     if path and is_open_to_others(path):
         yield f"the inbox file {path} can be read by other users of this machine: chmod 600 {path}"
+
+
+def quotation_marks(name: str) -> str:
+    """Return the text for a variable whose value has quotation marks around it."""
+    return f"{name} has quotation marks around its value, and they are part of it: remove them"
 
 
 def _weak_secrets(settings: Settings) -> Iterator[str]:

@@ -76,6 +76,7 @@ def test_what_can_never_match_is_a_problem(value: str) -> None:
 
 
 def test_in_development_a_wildcard_may_be_plain_http() -> None:
+    assert read_origins("http://*.localhost:5173", development=True) == (("http://*.localhost:5173",), [])
     assert read_origins("http://*.example.test:5173", development=True) == (("http://*.example.test:5173",), [])
 
 

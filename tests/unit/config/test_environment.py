@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from socket_server.config import HMAC_ALGORITHMS, Settings, from_environ
 from socket_server.config.weaknesses import remarks
 from socket_server.errors import ConfigError
-from tests.unit.config.reading import PRODUCTION, SECRET, VARIABLES, problem, read
+from tests.unit.config.reading import PRODUCTION, SECRET, VARIABLES, problem, problems, read
 from tests.unit.keypairs import private_pem, public_pem
 
 # Defaults
@@ -186,6 +186,17 @@ def test_the_message_contains_no_secret() -> None:
     assert SECRET not in message
     assert "key-1" not in message
     assert private_pem("P-256").splitlines()[1] not in message
+
+
+def test_quotation_marks_around_a_wrong_value_are_named() -> None:
+    found = problems(PORT='"3001"', CLIENT_URL="'https://a.example'", JWT_AUDIENCE="'web'")
+    assert [text.split(" ")[:2] for text in found] == [
+        ["PORT", "is"],
+        ["CLIENT_URL", "has"],
+        ["PORT", "has"],
+        ["CLIENT_URL", "has"],
+    ]
+    assert all("remove them" in text for text in found[2:])
 
 
 # Numbers
