@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import requests
 
 from tests.clients.official import TRANSPORTS, Clients
 from tests.servers import ROOT, SECRET, RunningServer, environment, free_port, mint, running, wait_for
+from tests.workers import several_workers
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +79,21 @@ def test_flask_run_serves_below_it_too(tmp_path: Path) -> None:
             assert polling.text.startswith("0{")
         finally:
             process.terminate()
+
+
+def test_polling_clients_of_several_workers_stay_below_it(
+    tmp_path: Path, tool: Callable[[str], str], own_clients: Clients
+) -> None:
+    with several_workers(tmp_path, tool, 2, BASE_PATH="/push") as server:
+        users = [f"user-{number}" for number in range(12)]
+        connections = [
+            own_clients.open(server.url, **TRANSPORTS["polling"], path="/push/socket.io/", auth={"token": mint(user)})
+            for user in users
+        ]
+        for connection in connections:
+            connection.wait("auth_success")
+        body = {"userIds": users, "notification": {"title": "below"}}
+        answer = requests.post(f"{server.url}/push/broadcast", json=body, headers=server.api_headers, timeout=10)
+        assert answer.json()["totalSockets"] == len(users)
+        for connection in connections:
+            connection.wait("notification")

@@ -14,7 +14,7 @@ _numbers = itertools.count()
 class RecordingSession:
     """An Engine.IO session that keeps what it is sent; `broken` ones take nothing, as ended ones do.
 
-    on_wait: what happens while somebody waits until its client has taken everything.
+    on_wait: called while a caller waits until the client has read everything.
     """
 
     def __init__(self, *, broken: bool = False, upgraded: bool = True, max_backlog: int = 1_000_000) -> None:
