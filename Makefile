@@ -7,7 +7,7 @@ NPM := $(shell command -v npm 2>/dev/null)
 CLIENT := socket_server/web/client/socket.io.min.js
 NODE_MODULES := tests/clients/node_modules/.installed
 
-.PHONY: run test lint types setup bench clean
+.PHONY: run test lint types setup bench clean help
 
 run: $(VENV)/.installed .env $(if $(NPM),$(CLIENT))
 	@echo "==> starting the server; open the address below, stop with Ctrl-C"
@@ -66,3 +66,12 @@ $(NODE_MODULES): tests/clients/package.json
 
 clean:
 	rm -rf $(VENV) tests/clients/node_modules socket_server/web/client build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+help:
+	@echo "make run    set up and start the server in development, with a page to try it on"
+	@echo "make test   set up and run the tests"
+	@echo "make lint   check style and format (ruff)"
+	@echo "make types  check types (mypy)"
+	@echo "make setup  install everything that the tests need"
+	@echo "make bench  compare with Node's socket.io and stock Flask-SocketIO (benchmarks/README.md)"
+	@echo "make clean  remove what the other targets made"
