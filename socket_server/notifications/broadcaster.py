@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from socket_server import log
 from socket_server.errors import InboxUnavailable, RequestError
 from socket_server.inbox.inbox import Appended, Claim, DeliveryCount, Entry, Inbox, Record, Repeat
-from socket_server.notifications.delivery import Delivery
 from socket_server.notifications.delivery_queue import Batch, DeliveryQueue
 from socket_server.notifications.group_commit import GroupCommit, Post
+from socket_server.notifications.live_delivery import LiveDelivery
 from socket_server.notifications.notification import Broadcast
 from socket_server.notifications.report import Report, Result, delivered, key_in_use, repeated
 from socket_server.sessions import Audience, SessionManager
@@ -51,7 +51,7 @@ class Broadcaster:
         self._inbox = inbox
         self._certain = certain
         self._queue = DeliveryQueue(fan_out or FanOut())
-        self._delivery = Delivery(sessions, self._queue, head)
+        self._delivery = LiveDelivery(sessions, self._queue, head)
         self._group_commit = GroupCommit(self._store)
         self._keys_in_use: set[_Key] = set()  # idempotency keys of requests that are not answered yet
         self._keys_lock = threading.Lock()

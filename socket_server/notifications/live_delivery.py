@@ -1,4 +1,4 @@
-"""Delivery: the connections that notifications go to, and the offset up to which they have got everything.
+"""Live delivery: which connections a notification goes to, and the offset up to which they have got everything.
 
 Here: admitting connections, and enqueueing notifications for them in one order. Not here: storing (broadcaster.py), or when
 packets are written (delivery_queue.py).
@@ -19,7 +19,7 @@ from socket_server.transport.socketio.packets import Packet
 _log = log.logger("Broadcast")
 
 
-class Delivery:
+class LiveDelivery:
     """Enqueues notifications for the connections of their users. Callers enqueue in offset order (under the store lock)."""
 
     def __init__(self, sessions: SessionManager, queue: DeliveryQueue, head: int) -> None:
