@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from socket_server import log
 from socket_server.errors import InboxUnavailable, RequestError
 from socket_server.inbox.inbox import Appended, Claim, DeliveryCount, Entry, Inbox, Record, Repeat
-from socket_server.notifications.delivery_queue import Batch, DeliveryQueue
+from socket_server.notifications.delivery_queue import MAX_DIRECT_CONNECTIONS, Batch, DeliveryQueue
 from socket_server.notifications.group_commit import GroupCommit, Post
 from socket_server.notifications.live_delivery import LiveDelivery
 from socket_server.notifications.notification import Broadcast
@@ -132,7 +132,8 @@ class Broadcaster:
 
     def _send(self, post: Post) -> list[Result]:
         with self._flush_if_killed():
-            missed = self._queue.submit(self._group_commit.run(post))
+            batch = self._group_commit.run(post)
+            missed = self._queue.submit(batch, may_block=post.connections > MAX_DIRECT_CONNECTIONS)
         return self._report(post, missed)
 
     @contextmanager

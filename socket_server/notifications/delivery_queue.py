@@ -5,7 +5,7 @@ that broadcasts which arrive faster than they can be written share their writes.
 
 - A broadcast to few connections is written by its publisher at once. Pending packets of other connections do not delay it.
 - A broadcast to many is left to the flusher: a greenlet that exists while packets are pending. The publisher continues.
-- Backpressure: publishers block while more than HIGH_WATER_BYTES are pending.
+- Backpressure: publishers to many block while more than HIGH_WATER_BYTES are pending.
 
 The caller calls enqueue() in offset order, then submit(). If the caller is killed in between, call start_flusher().
 """
@@ -49,13 +49,15 @@ IDLE_POLLS = 16
 class Batch:
     """What is enqueued together.
 
-    direct: connections that submit() has still to write to; missed: connections that did not take their packets.
+    direct: connections that submit() has still to write to; deferred: whether packets are left to the flusher; missed:
+    connections that did not take their packets.
     """
 
-    __slots__ = ("direct", "missed")
+    __slots__ = ("deferred", "direct", "missed")
 
     def __init__(self) -> None:
         self.direct: deque[Connection] = deque()
+        self.deferred = False
         self.missed: set[Connection] = set()
 
 
@@ -84,6 +86,8 @@ class DeliveryQueue:
         few = len(connections) <= MAX_DIRECT_CONNECTIONS and len(batch.direct) < MAX_DIRECT_BATCH
         if few or self._closing:
             batch.direct += connections
+        else:
+            batch.deferred = True
         alone = PacketRun((packet,))
         # Connections with the same pending packets share one run. Most audiences have one or a few different runs.
         extended: dict[PacketRun, PacketRun] = {}
@@ -104,19 +108,14 @@ class DeliveryQueue:
                 pending[connection] = following
             self._bytes += alone.size * len(connections)
 
-    def submit(self, batch: Batch) -> frozenset[Connection]:
+    def submit(self, batch: Batch, *, may_block: bool = True) -> frozenset[Connection]:
         """Write to the few connections, leave the many to the flusher; return the connections known to have missed packets.
 
-        Blocks while more than HIGH_WATER_BYTES are pending.
+        may_block: if packets are left to the flusher, block while more than HIGH_WATER_BYTES are pending.
         """
         self._write_all(batch.direct, batch.missed)
-        flushed = self.start_flusher()
-        while flushed and self._bytes > HIGH_WATER_BYTES:
-            with self._round_written:
-                self._round_written.wait_for(lambda: self._bytes <= HIGH_WATER_BYTES or not self._has_flusher)
-            flushed = self.start_flusher()
-        if not flushed:
-            self.drain()
+        if batch.deferred:
+            self._leave_to_flusher(may_block)
         return frozenset(batch.missed)
 
     def start_flusher(self) -> bool:
@@ -140,6 +139,14 @@ class DeliveryQueue:
     def close(self) -> None:
         """Write all that is pending. From now on submit() leaves nothing to the flusher: connections are about to end."""
         self._closing = True
+        self.drain()
+
+    def _leave_to_flusher(self, may_block: bool) -> None:
+        while self.start_flusher():
+            if not may_block or self._bytes <= HIGH_WATER_BYTES:
+                return
+            with self._round_written:
+                self._round_written.wait_for(lambda: self._bytes <= HIGH_WATER_BYTES or not self._has_flusher)
         self.drain()
 
     def _flush(self) -> None:

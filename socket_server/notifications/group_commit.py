@@ -46,6 +46,11 @@ class Post:
         self.error: InboxUnavailable | None = None
 
     @property
+    def connections(self) -> int:
+        """The number of connections on this node that it goes to, each counted for each notification."""
+        return sum([len(audience.connections) for audience in self.audiences if audience is not None])
+
+    @property
     def answered(self) -> bool:
         """Whether it is stored or has failed."""
         return self.batch is not None or self.error is not None

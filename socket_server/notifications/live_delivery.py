@@ -65,7 +65,7 @@ class LiveDelivery:
         batch = Batch()
         with self._state_lock:
             self._queue.enqueue(batch, encode(self._head), [connection])
-        self._queue.submit(batch)
+        self._queue.submit(batch, may_block=False)
 
     def restart_at(self, head: int) -> None:
         """Continue from another head. All connections are closed: their clients reconnect and recover."""

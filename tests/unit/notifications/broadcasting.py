@@ -82,7 +82,7 @@ class Publishers:
             except (RequestError, InboxUnavailable) as error:
                 self.outcomes[number] = error
 
-        thread = threading.Thread(target=run)
+        thread = threading.Thread(target=run, daemon=True)
         self._threads.append(thread)
         thread.start()
         if number == 0:

@@ -1,5 +1,6 @@
 """Broadcaster: a notification is stored, then delivered; each connection gets its notifications in offset order."""
 
+import _thread
 import itertools
 import json
 import threading
@@ -12,6 +13,7 @@ from socket_server.inbox.inbox import Entry, InboxUnavailable, Record, Retention
 from socket_server.inbox.memory import MemoryInbox
 from socket_server.inbox.sqlite.client import SqliteClient
 from socket_server.inbox.sqlite.file import SqliteFile
+from socket_server.notifications import delivery_queue
 from socket_server.notifications.broadcaster import Broadcaster
 from socket_server.notifications.notification import Broadcast
 from socket_server.notifications.report import Report
@@ -355,6 +357,27 @@ def test_after_an_error_between_storing_and_delivery_the_enqueued_notifications_
     monkeypatch.setattr(packets, "encode_notification", encode_some)
     publishers.join()
     until(lambda: len(recorded["1"][0].packets) == 2)
+
+
+def test_above_the_high_water_mark_only_publishers_to_many_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small broadcast and a large one that are stored together are one batch; only the large one waits for room."""
+    monkeypatch.setattr(delivery_queue, "HIGH_WATER_BYTES", 0)
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *_: None)  # a flusher that does not get to run
+    inbox = Slow(MemoryInbox(Retention()))
+    crowd = tuple(str(number) for number in range(1, 300))
+    broadcaster, recorded = online(*crowd, "one", inbox=inbox)
+    publishers = Publishers(broadcaster, inbox)
+    for users in (("one",), ("one",), crowd, ("one",)):
+        publishers.send(broadcast(*users))
+    inbox.permitted.set()
+    until(lambda: len(publishers.outcomes) == 3)
+    assert sorted(publishers.outcomes) == [0, 1, 3]
+    assert inbox.batches == [1, 3]
+    assert len(recorded["one"][0].packets) == 3
+    broadcaster.wind_down()
+    assert {len(recorded[user][0].packets) for user in crowd} == {1}
+    broadcaster._queue._wake_publishers()
+    assert len(publishers.join()) == 4
 
 
 # Packets at the head

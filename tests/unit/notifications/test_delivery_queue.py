@@ -118,7 +118,7 @@ def written(queue: DeliveryQueue) -> None:
 
 
 def running(act: Callable[[], object]) -> threading.Thread:
-    thread = threading.Thread(target=act)
+    thread = threading.Thread(target=act, daemon=True)
     thread.start()
     return thread
 
@@ -147,11 +147,12 @@ def test_broadcasts_of_a_batch_share_their_writes() -> None:
 def test_a_broadcast_to_few_takes_along_what_is_pending_for_its_connections_and_waits_for_no_others() -> None:
     queue, _ = make_queue()
     audience, sessions = crowd(1_000)
-    enqueue(queue, audience)
+    first = enqueue(queue, audience)
     send(queue, [audience[7]])
     assert len(sessions[7].packets) == 2
     assert offsets(sessions[7]) == sorted(offsets(sessions[7]))
-    assert {len(session.packets) for session in sessions if session is not sessions[7]} <= {0, 1}
+    assert {len(session.packets) for session in sessions if session is not sessions[7]} == {0}
+    queue.submit(first)
     written(queue)
     assert [len(session.packets) for session in sessions] == [2 if at == 7 else 1 for at in range(1_000)]
 
@@ -322,6 +323,23 @@ def test_publishers_block_above_the_high_water_mark_until_there_is_room() -> Non
         assert not thread.is_alive()
     written(queue)
     assert {len(session.packets) for session in sessions} == {within + 2}
+
+
+def test_a_publisher_to_few_does_not_block_above_the_high_water_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue, _ = make_queue()
+    audience, sessions = crowd(300)
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *_: None)  # a flusher that does not get to run
+    enqueue(queue, *[audience] * 40, size=10_000)
+    assert queue.pending_bytes > HIGH_WATER_BYTES
+    assert queue.start_flusher()
+    sending = running(lambda: send(queue, audience[:2]))
+    sending.join(5)
+    assert not sending.is_alive()
+    assert [len(session.packets) for session in sessions] == [41] * 2 + [0] * 298
+    mixed = enqueue(queue, audience[:2], audience)
+    queue.submit(mixed, may_block=False)
+    assert [len(session.packets) for session in sessions] == [43] * 2 + [0] * 298
+    assert queue.pending_bytes > HIGH_WATER_BYTES
 
 
 def test_a_blocked_publisher_continues_though_the_flusher_is_killed() -> None:
