@@ -126,20 +126,27 @@ class EioSocket:
 
     def _complete_upgrade(self, upgrade: Upgrade) -> None:
         websocket, polling = upgrade.websocket, self.polling
-        if polling is not None:
-            for packet in polling.take():
-                if packet is not packets.NOOP_PACKET:
-                    websocket.send(packet.frame)
+        queued = [] if polling is None else [packet for packet in polling.take() if packet is not packets.NOOP_PACKET]
         if self._state is State.CLOSING:
+            self._send_queued(websocket, queued)
             websocket.close(upgrade.close_code, reason=upgrade.close_reason)  # reported by lost()
             return
+        # The state first: the WebSocket may be lost in a write, and the session then ends with it.
         self._advance(Input.UPGRADE)
         upgrade.stop()
         self.websocket, self.polling, self._upgrade = websocket, None, None
         if polling is not None:
             polling.end()
+        self._send_queued(websocket, queued)
         self._notify_sent()
-        self._server.upgraded(self)
+        if not self.closed:
+            self._server.upgraded(self)
+
+    @staticmethod
+    def _send_queued(websocket: WebSocket, queued: list[Packet]) -> None:
+        for packet in queued:
+            if not websocket.send(packet.frame):
+                return  # the loss was reported by lost()
 
     # Sending
 

@@ -257,6 +257,37 @@ def test_a_session_may_upgrade_again_after_a_client_that_disconnected_in_its_han
     assert not session.closed
 
 
+@pytest.mark.parametrize("queued", [packets.PING_PACKET, LARGE], ids=["one packet", "more than the kernel takes"])
+@pytest.mark.parametrize("closing", [False, True], ids=["open", "closed during its upgrade"])
+def test_a_session_ends_if_its_websocket_is_lost_while_it_takes_over_what_was_queued(
+    sessions: Sessions, closing: bool, queued: Packet
+) -> None:
+    """The client has stopped polling, so the session cannot go on without the WebSocket: the client reconnects."""
+    session, polling = sessions.over_polling()
+    for _ in range(3):
+        session.send(queued)
+    client = sessions.probing(session)
+    read(client, len(packets.PROBE_REPLY.frame))
+    if closing:
+        session.close(reason="on purpose")
+    client.close()
+    sessions.upgrade(session)
+    until(lambda: sessions.endings == ["on purpose" if closing else "transport error"])
+    assert polling.ended
+    assert not sessions.server.sockets
+
+
+def test_a_probe_that_is_lost_before_its_answer_leaves_polling_as_it_was(sessions: Sessions) -> None:
+    session, polling = sessions.over_polling()
+    websocket, client = sessions.websocket(session)
+    session.probe(websocket)
+    client.close()
+    session.message(websocket, "2probe")
+    assert session.may_upgrade
+    assert not session.upgrading
+    assert session.polling is polling
+
+
 # Closing
 
 
