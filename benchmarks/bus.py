@@ -34,7 +34,7 @@ ROUNDS = 5
 class _NoControl:
     """Handles no control messages: there are none."""
 
-    def hear(self, news: object) -> None:
+    def handle_control(self, message: object) -> None:
         """Do nothing."""
 
 

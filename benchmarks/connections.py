@@ -16,6 +16,7 @@ from benchmarks.servers import Contestant, Figures, running, token
 from benchmarks.swarm import Publisher, Swarm, masked
 from socket_server.inbox.inbox import Entry, Retention
 from socket_server.inbox.sqlite.file import SqliteFile
+from socket_server.inbox.sqlite.maintenance import Maintenance
 
 
 def storm(contestant: Contestant, clients: int = 10_000, missed: int = 10, retained: int = 1_000_000) -> Figures:
@@ -52,12 +53,13 @@ def _fill(path: str, retained: int, each: int) -> str:
     """Fill an inbox with `retained` notifications, `each` of every user; return an offset before all of them."""
     inbox = SqliteFile(path, Retention())
     start = str(inbox.open())
+    maintenance = Maintenance(inbox)
     text = json.dumps(NOTIFICATION, ensure_ascii=False).encode()
     users = retained // each
     for _ in range(each):
         for first in range(0, users, 10_000):
             inbox.append([Entry((str(1_000_000 + user),), text) for user in range(first, min(first + 10_000, users))])
-            while inbox.maintain():
+            while maintenance.run_slice():
                 pass
     inbox.close()
     return start
@@ -78,7 +80,7 @@ class _Others:
         swarm.connect(token(f"other-{number}") for number in range(100))
         back = Publisher(port, servers.KEY)
         pipe.send("ready")
-        taken = []
+        taken: list[float] = []
         while not pipe.poll():
             started = time.perf_counter()
             back.send(back.request(body([f"other-{len(taken) % 100}"], stored=True)))

@@ -84,12 +84,12 @@ def posts(contestant: Contestant, publishers: int = 8, seconds: float = 4.0) -> 
         answered, cpu, started = 0, server.cpu_s(), time.perf_counter()
         while (elapsed := time.perf_counter() - started) < seconds:
             for fd, _ in poll.poll(1):
-                back = by_fd.get(fd)
-                if back is None:
+                publisher = by_fd.get(fd)
+                if publisher is None:
                     swarm.receive_from(fd)
-                elif back.answered():
+                elif publisher.answered():
                     answered += 1
-                    back.send(request)
+                    publisher.send(request)
         cpu = server.cpu_s() - cpu
         for back in backs:
             back.close()

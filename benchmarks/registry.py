@@ -6,6 +6,7 @@ of a connection and of a notification. No server runs: the calls are those of a 
 
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 
 import redis
@@ -150,7 +151,7 @@ def main() -> None:
     with servers.redis() as (pid, url):
         bench = Bench(pid, url)
         for batch in (1, 10, 250):
-            show(f"connections, {batch} in a call", lambda batch=batch: bench.connections(batch))
+            show(f"connections, {batch} in a call", partial(bench.connections, batch))
         show("recoveries", bench.recoveries)
         show("a notification to 1 user, 20 a user", lambda: bench.kept(1, 500, 10_000))
         show("to 3 users, 2 a user", lambda: bench.kept(3, 15_000, 10_000))

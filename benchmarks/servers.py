@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import jwt
 
@@ -204,7 +205,7 @@ def _pin_to_server_core() -> None:
     os.sched_setaffinity(0, {SERVER_CORE})
 
 
-def _wait(server: Running, log: "tempfile._TemporaryFileWrapper[bytes]", *, tls: bool) -> None:
+def _wait(server: Running, log: BinaryIO, *, tls: bool) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:

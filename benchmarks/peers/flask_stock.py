@@ -1,6 +1,7 @@
 """A contestant: a minimal server on stock Flask-SocketIO with a room for each user, as its documentation suggests."""
 
 import os
+from typing import Any
 
 import jwt
 from flask import Flask, request
@@ -12,16 +13,16 @@ socketio = SocketIO(
 )
 KEY = "Bearer " + os.environ["API_KEYS"]
 SECRET = os.environ["JWT_SECRET"]
-online = {}
+online: dict[str, int] = {}
 
 
 @app.get("/health")
-def health():
+def health() -> dict[str, str]:
     return {"status": "healthy"}
 
 
 @app.post("/broadcast")
-def broadcast():
+def broadcast() -> Any:
     if request.headers.get("Authorization") != KEY:
         return {"error": "Unauthorized"}, 401
     body = request.get_json()
@@ -36,7 +37,7 @@ def broadcast():
 
 
 @socketio.on("connect")
-def connect(auth):
+def connect(auth: dict[str, str]) -> None:
     try:
         user_id = jwt.decode(auth["token"], SECRET, algorithms=["HS256"])["id"]
     except Exception:
@@ -49,5 +50,5 @@ def connect(auth):
 
 
 @socketio.on("disconnect")
-def leave(reason):
+def leave(reason: str) -> None:
     pass
