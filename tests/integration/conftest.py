@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.integration.protocol import Client, RawWebSocket, client
+from tests.integration.protocol import Client, PollingClient, RawWebSocket, WebSocketClient, client
 from tests.servers import RunningServer
 
 Opens = Callable[..., Client]
@@ -37,3 +37,19 @@ def opens_raw() -> Iterator[OpensRaw]:
 
     with contextlib.ExitStack() as stack:
         yield open_one
+
+
+def polling(server: RunningServer, opens: Opens) -> PollingClient:
+    opened = opens(server, "polling")
+    assert isinstance(opened, PollingClient)
+    return opened
+
+
+def websocket(server: RunningServer, opens: Opens, query: str = "") -> WebSocketClient:
+    opened = opens(server, "websocket", query=query)
+    assert isinstance(opened, WebSocketClient)
+    return opened
+
+
+def upgrade(server: RunningServer, opens: Opens, client: PollingClient) -> WebSocketClient:
+    return websocket(server, opens, query=f"&sid={client.handshake['sid']}")

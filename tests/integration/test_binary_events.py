@@ -8,22 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import Opens
+from tests.integration.conftest import Opens, polling
 from tests.integration.protocol import (
     RECORD_SEPARATOR,
     TRANSPORTS,
-    PollingClient,
     WebSocketClient,
 )
 from tests.servers import RunningServer, mint
 
 over_both = pytest.mark.parametrize("transport", TRANSPORTS)
-
-
-def polling(server: RunningServer, opens: Opens) -> PollingClient:
-    opened = opens(server, "polling")
-    assert isinstance(opened, PollingClient)
-    return opened
 
 
 @over_both

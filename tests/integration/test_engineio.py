@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.integration.conftest import Opens, OpensRaw
+from tests.integration.conftest import Opens, OpensRaw, polling, websocket
 from tests.integration.protocol import (
     RECORD_SEPARATOR,
     TRANSPORTS,
     PollingClient,
-    WebSocketClient,
 )
 from tests.servers import RunningServer, mint, running, wait_for
 
@@ -30,18 +29,6 @@ def beating_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
     """A server with a fast heartbeat, and little time for the CONNECT."""
     with running(tmp_path_factory.mktemp("beat"), PING_INTERVAL=0.3, PING_TIMEOUT=0.5, AUTH_TIMEOUT=2) as server:
         yield server
-
-
-def polling(server: RunningServer, opens: Opens) -> PollingClient:
-    opened = opens(server, "polling")
-    assert isinstance(opened, PollingClient)
-    return opened
-
-
-def websocket(server: RunningServer, opens: Opens, query: str = "") -> WebSocketClient:
-    opened = opens(server, "websocket", query=query)
-    assert isinstance(opened, WebSocketClient)
-    return opened
 
 
 # Handshake

@@ -7,34 +7,16 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.certificates import self_signed
-from tests.integration.conftest import Opens
+from tests.integration.conftest import Opens, polling, upgrade
 from tests.integration.protocol import (
     TEXT,
     TRANSPORTS,
-    PollingClient,
     RawWebSocket,
-    WebSocketClient,
     encode_frame,
 )
 from tests.servers import RunningServer, mint, running, wait_for
 
 over_both = pytest.mark.parametrize("transport", TRANSPORTS)
-
-
-def polling(server: RunningServer, opens: Opens) -> PollingClient:
-    opened = opens(server, "polling")
-    assert isinstance(opened, PollingClient)
-    return opened
-
-
-def websocket(server: RunningServer, opens: Opens, query: str = "") -> WebSocketClient:
-    opened = opens(server, "websocket", query=query)
-    assert isinstance(opened, WebSocketClient)
-    return opened
-
-
-def upgrade(server: RunningServer, opens: Opens, client: PollingClient) -> WebSocketClient:
-    return websocket(server, opens, query=f"&sid={client.handshake['sid']}")
 
 
 @pytest.fixture(scope="module")

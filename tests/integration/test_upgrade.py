@@ -8,29 +8,11 @@ import threading
 
 import pytest
 
-from tests.integration.conftest import Opens, OpensRaw
+from tests.integration.conftest import Opens, OpensRaw, polling, upgrade
 from tests.integration.protocol import (
     RECORD_SEPARATOR,
-    PollingClient,
-    WebSocketClient,
 )
 from tests.servers import RunningServer, mint, wait_for
-
-
-def polling(server: RunningServer, opens: Opens) -> PollingClient:
-    opened = opens(server, "polling")
-    assert isinstance(opened, PollingClient)
-    return opened
-
-
-def websocket(server: RunningServer, opens: Opens, query: str = "") -> WebSocketClient:
-    opened = opens(server, "websocket", query=query)
-    assert isinstance(opened, WebSocketClient)
-    return opened
-
-
-def upgrade(server: RunningServer, opens: Opens, client: PollingClient) -> WebSocketClient:
-    return websocket(server, opens, query=f"&sid={client.handshake['sid']}")
 
 
 def test_an_upgrade_moves_a_session_to_websocket(shared_server: RunningServer, opens: Opens) -> None:
