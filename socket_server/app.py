@@ -152,7 +152,7 @@ def _socketio(app: Flask, services: Services, endpoint: broadcast.Endpoint) -> S
     settings, broadcaster = services.settings, services.broadcaster
 
     def pid_for(auth: Any) -> str:
-        """Return the pid that a client sent back, or a new one that says where this client starts."""
+        """Return the pid that a client sent back, or a new one that encodes the client's start offset."""
         position = positions.of_handshake(auth)
         start = None if position is None else position.within(broadcaster.head)
         return positions.pid_of(auth) or positions.new_pid(broadcaster.head if start is None else start)

@@ -1,4 +1,4 @@
-"""Shared fixtures. A missing tool skips at somebody's desk and fails where CI=true."""
+"""Shared fixtures. A missing tool skips a test on a developer's machine, and fails it if CI=true."""
 
 import os
 import shutil
@@ -79,7 +79,7 @@ def redis_server(shared_redis: RunningRedis) -> RunningRedis:
 
 
 def unavailable(reason: str) -> None:
-    """Skip a test whose tool is missing; where everything must be there, fail."""
+    """Skip a test whose tool is missing; fail it if CI=true."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason}, and in CI everything is")
     pytest.skip(reason)

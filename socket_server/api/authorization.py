@@ -67,7 +67,7 @@ class Authorization:
         return is_local(environ)
 
     def owner(self, environ: Mapping[str, Any]) -> str:
-        """Return who owns the idempotency keys of an accepted call: a digest of its API key, or "" without API keys."""
+        """Return the owner of an accepted call's idempotency keys: a digest of the API key, or "" without API keys."""
         if not self._api_keys:
             return ""
         presented = environ.get("HTTP_AUTHORIZATION", "").partition(" ")[2].strip()

@@ -14,7 +14,7 @@ from socket_server.errors import ClusterUnavailable
 from socket_server.health import OK, Health
 from socket_server.sessions import SessionManager
 
-# Callers without an API key are not told where a part is.
+# For callers without an API key: a reason would reveal the address of the inbox or of Redis.
 _UNAVAILABLE = "unavailable; the reason is in the server's log, and in this answer to a call with an API key"
 
 

@@ -1,7 +1,7 @@
 """The keys of an identity provider: a JWK Set behind a URL, kept fresh in the background.
 
-Fetched at start, every REFRESH_S, and for a token whose `kid` is unknown. If the provider does not answer, keys that are
-already here stay valid. A token that cannot be judged meanwhile is neither valid nor invalid: KeysUnavailable.
+Fetched at start, every REFRESH_S, and for a token whose `kid` is unknown. If the provider does not answer, the keys fetched
+before stay valid. A token whose key is not known by then is neither valid nor invalid: KeysUnavailable.
 """
 
 import json

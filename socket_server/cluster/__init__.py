@@ -1,1 +1,1 @@
-"""Several nodes as one server, over Redis: who is connected where, and the log that all nodes deliver."""
+"""Several nodes as one server, over Redis: the registry of connections, and the log that all nodes deliver."""

@@ -12,9 +12,9 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)  -- milliseconds
 
 -- Add an entry to a node's control stream: its kind, then further fields and values.
-local function tell(whom, ...)
-  if redis.call('ZSCORE', nodes, whom) then
-    redis.call('XADD', prefix .. 'news:' .. whom, 'MAXLEN', '~', MAX_CONTROL_LENGTH, '*', 'kind', ...)
+local function tell(node_name, ...)
+  if redis.call('ZSCORE', nodes, node_name) then
+    redis.call('XADD', prefix .. 'news:' .. node_name, 'MAXLEN', '~', MAX_CONTROL_LENGTH, '*', 'kind', ...)
   end
 end
 

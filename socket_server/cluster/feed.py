@@ -1,6 +1,7 @@
 """The feed of a node: the log of all notifications, which it delivers to its own connections, and its control stream.
 
-Both are streams, not publish/subscribe: a node that was away reads on from where it was, in order, without gap or double.
+Both are streams, not publish/subscribe: a node that was unreachable continues reading at its last entry, in order, without
+a gap or a repeat.
 """
 
 import threading
@@ -21,11 +22,11 @@ from socket_server.redis_access.keys import DEFAULT_KEYS, Keys
 
 _log = log.logger("Server")
 
-# A read without news blocks in Redis for this long.
+# If there are no new entries, a read blocks in Redis for this long.
 _BLOCK_MS = 1_000
 # Entries of the log in one read. Each is what a node has stored together; a notification can have a megabyte.
 MAX_ENTRIES = 50
-# After a read with news, entries that arrive within this time are read together.
+# After a read that returned entries, those that arrive within this time are read together.
 _COALESCE_S = 0.002
 # While this node appends, each append returns what the others have stored, and a read would return little but its own
 # entries. Reading pauses until there was no append for _QUIET_S, at most for _MAX_PAUSE_S: there may be control messages.

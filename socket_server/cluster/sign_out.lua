@@ -4,7 +4,7 @@
 local user = ARGV[3]
 -- Returns the number of the user's connections.
 
--- A node that was away for longer does not end the connections of users who were signed out while it was away.
+-- Milliseconds. A node that was unreachable for longer does not end the connections of users signed out in that time.
 local KEPT_MS = 86400000
 
 redis.call('ZADD', prefix .. 'signed-out', now, user)

@@ -15,7 +15,7 @@ class Settings:
 
     app_env: str = "production"  # or "development": runs without secrets, and serves the demo page
 
-    # Where the server listens
+    # Listening address
     host: str = "0.0.0.0"  # noqa: S104 - an address or a host name of this machine; by default all addresses
     port: int = 3001  # TCP
     base_path: str = ""  # such as "/push", without a slash at its end; any path not below it is answered 404
@@ -25,7 +25,7 @@ class Settings:
     trusted_proxies: tuple[Network, ...] = ()  # whose X-Forwarded-For is believed; clients behind others have their address
     trust_unix_peer: bool = False  # the peer of a Unix socket is one of them; else clients over it have no address
 
-    # Who is who
+    # Authentication
     jwt_secrets: tuple[str, ...] = field(default=(), repr=False)  # HMAC; each verifies tokens, the first signs
     jwt_public_key: str = ""  # PEM; "": none
     jwt_jwks_url: str = ""  # of a JWK Set; "": none

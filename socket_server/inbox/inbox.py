@@ -1,6 +1,6 @@
 """The inbox: what is kept for users. The protocol of every store, and its values.
 
-An offset is a place in the one order of all notifications: microseconds since 1970, raised where needed to be strictly
+An offset is a place in the one order of all notifications: microseconds since 1970, raised if necessary to be strictly
 increasing, never reused, also after a crash. Stores: memory.py, sqlite/ and redis/. All pass tests/inbox/test_contract.py.
 """
 

@@ -10,7 +10,7 @@ from socket_server.metrics.worker import Metrics
 _log = log.logger("Server")
 
 PUBLISH_EVERY_S = 1.0
-# While nobody scrapes: as much may be missing of a worker that is killed.
+# The interval while no scrapes arrive. The counts of this time are lost if the worker is killed.
 PUBLISH_UNWANTED_EVERY_S = 10.0
 
 

@@ -42,8 +42,8 @@ class Ring:
         if not fds:
             return {}
         count, uring = len(fds), self._uring
-        # One frame for all is read in place. Different frames are copied into one buffer, where their addresses follow
-        # from their sizes: that is faster than asking for the address of each. The buffer must live until the return.
+        # One frame for all is read in place. Different frames are copied into one buffer: computing their addresses in
+        # it from the sizes is faster than asking for the address of each. The buffer must live until the return.
         if frames.count(frames[0]) == count:
             memory = frames[0]
             sizes = [len(memory)] * count

@@ -1,4 +1,4 @@
-"""Whether the server can listen where it is told to, tried once before gunicorn tries five times with two lines each."""
+"""Bind the configured addresses once before gunicorn does: gunicorn retries five times and logs two lines for each."""
 
 import errno
 import os

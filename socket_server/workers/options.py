@@ -37,7 +37,7 @@ EFFECTIVE = frozenset(
         "group",
         "umask",
         "initgroups",
-        "accesslog",  # switches the access log on; it goes where the log goes
+        "accesslog",  # turns the access log on; its destination is that of the log
         "access_log_format",
         "capture_output",
         "enable_stdio_inheritance",

@@ -20,7 +20,7 @@ Play = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def client_file() -> Path:
-    """The official client, where `make setup` copies it for the page."""
+    """The path of the official client to which `make setup` copies it for the page."""
     if not CLIENT_FILE.is_file():
         unavailable("the page's Socket.IO client is missing: run make setup")
     return CLIENT_FILE

@@ -57,10 +57,10 @@ class Post:
 
 
 class Publisher(threading.Thread):
-    """A back end with one kept connection, one post after the other. Where that breaks it goes on to the next port.
+    """A back end with one kept connection, one post after the other. If that breaks it goes on to the next port.
 
     Half of its posts carry an Idempotency-Key, and are repeated until they are answered 200. The others are never repeated:
-    where the answer is an error, or is lost, nobody knows whether they were accepted.
+    if the answer is an error, or is lost, it is unknown whether they were accepted.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Publisher(threading.Thread):
             time.sleep(0.05)  # as a back end waits before it tries again
 
     def _try(self, post: Post) -> int | None:
-        """Return the offset that the server answered; None where it did not accept, or nobody knows."""
+        """Return the offset that the server answered; None if it did not accept, or if that is unknown."""
         body = json.dumps({"userIds": post.users, "notification": {"data": {"n": post.number}}})
         headers = {"Authorization": f"Bearer {API_KEY}", "Content-Type": "application/json"}
         if post.key is not None:
@@ -148,11 +148,11 @@ class Target(Protocol):
 
     @property
     def ports(self) -> Sequence[int]:
-        """Where back ends post to, each at another one as far as they go."""
+        """The addresses for back ends; each uses another one while there are enough."""
 
     @property
     def entrances(self) -> Sequence[int]:
-        """Where clients connect to; the connections of one user take them in turn."""
+        """The addresses for clients; the connections of one user alternate between them."""
 
     def stats(self) -> list[tuple[int, int]]:
         """Return how many users and connections there are, as each server says."""
@@ -273,7 +273,7 @@ class OneServer:
 
 
 def online(server: RunningServer) -> tuple[int, int]:
-    """Return how many users and connections there are, as this server says; -1 where it does not answer, or not now."""
+    """Return how many users and connections there are, as this server says; -1 if it does not answer."""
     try:
         stats = server.stats()
     except requests.ConnectionError:
@@ -306,7 +306,7 @@ def _group(leader: int) -> Iterator[tuple[int, int, str]]:
             state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
             command = (entry / "cmdline").read_text()
         except OSError:
-            continue  # it has ended meanwhile
+            continue  # it has ended in the meantime
         if state not in "ZX":
             yield int(entry.name), int(parent), command
 
@@ -346,7 +346,7 @@ class Counts:
     disordered: int = 0
     divergent: int = 0  # users whose connections saw another order, or not the same
     miscounted: int = 0  # what /stats, or the answer of a broadcast to everybody, says of those connected
-    strange: int = 0  # for somebody else, or under another offset than was answered
+    strange: int = 0  # for another user, or under another offset than was answered
     unrecovered: int = 0  # reconnections that were told, or took it, that something is missing
     faults: list[str] = field(default_factory=list)  # the first of them in words
 
@@ -417,7 +417,7 @@ class Trial:
         self._clients.write({"command": "open", "clients": clients})
 
     def begin(self) -> None:
-        """Let the publishers begin, once every client is there: whoever comes later starts later."""
+        """Start the publishers when every client is connected: a late client would start at a later notification."""
         self._clients.line(PATIENCE_S, event="all authenticated")
         for publisher in self._publishers:
             publisher.start()
@@ -559,7 +559,7 @@ def trial(
 ) -> Iterator[Trial]:
     """Start a server with its clients and publishers.
 
-    transports: of the clients in turn; all where it is empty. network: there is one between clients and server, to be cut.
+    transports: which clients use alternately; all if empty. network: there is one between clients and server, to be cut.
     everybody: which part of the posts goes to all users.
     """
     with contextlib.ExitStack() as stack:
@@ -588,7 +588,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--ways", default="server,worker,storage", help=f"any of {','.join(WAYS)}")
-    parser.add_argument("--transports", default="", help=f"any of {','.join(TRANSPORTS)}; all where it is empty")
+    parser.add_argument("--transports", default="", help=f"any of {','.join(TRANSPORTS)}; all if empty")
     parser.add_argument("--users", type=int, default=USERS, help="each with two clients")
     parser.add_argument("--everybody", type=float, default=0, help="which part of the posts goes to all users")
     options = parser.parse_args()

@@ -202,7 +202,7 @@ class Network:
             each.close()
 
     def drop(self) -> None:
-        """End every connection on both sides, and let nobody through until restore()."""
+        """End every connection on both sides, and refuse new connections until restore()."""
         self._up = False
         for link in list(self._links):
             _end(link.client)
@@ -269,7 +269,7 @@ class Network:
             while data := link.server.recv(65_536):
                 self.carried += data
                 with contextlib.suppress(OSError):
-                    link.client.sendall(data)  # fails where it is stranded
+                    link.client.sendall(data)  # fails if it is stranded
         link.ended.set()
         _end(link.client)
 

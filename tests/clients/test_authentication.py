@@ -14,7 +14,7 @@ from tests.servers import RunningServer, mint, running, wait_for
 
 OTHER_SECRET = "another-secret-that-is-long-enough-0123456789"
 
-# Where a user says who it is: what the page passes to Clients.open.
+# The places for credentials: what the page passes to Clients.open.
 PLACES: dict[str, Callable[[str, str], dict[str, Any]]] = {
     "auth object with token": lambda user, token: {"auth": {"token": token, "userId": user}},
     "auth object with jwt": lambda user, token: {"auth": {"jwt": f"Bearer {token}"}},
@@ -27,7 +27,7 @@ PLACES: dict[str, Callable[[str, str], dict[str, Any]]] = {
     "auth event with a prefix": lambda user, token: {"login": {"userId": user, "jwt": f"bearer {token}"}},
 }
 
-# What each code takes, and the message that goes with it. A user id beside the token where it matters.
+# What each code takes, and the message that goes with it. With a user id beside the token if it matters.
 REFUSALS: dict[str, tuple[str, str, Callable[[], dict[str, Any]]]] = {
     "cookie without the user's": (
         "missing_credentials",

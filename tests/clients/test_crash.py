@@ -43,4 +43,4 @@ def test_nothing_is_lost(
     assert counts.sound, "\n".join([str(counts), *counts.faults])
     assert counts.answered > 100
     assert counts.deliveries > counts.answered
-    assert counts.reconnections > 50 or way == "storage"  # which nobody's connection notices
+    assert counts.reconnections > 50 or way == "storage"  # whose loss breaks no connection

@@ -11,7 +11,7 @@ from tests.clients.official import TRANSPORTS, Clients, Script, latency
 from tests.clients.test_authentication import PLACES
 from tests.servers import RunningServer, mint, wait_for
 
-# Makes the upgrade take a while, with several polls meanwhile.
+# Makes the upgrade take a while, with several polls during it.
 LATENCY_MS, WEBSOCKET_LATENCY_MS = 10, 60
 NOTIFICATIONS = 200
 

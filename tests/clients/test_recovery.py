@@ -162,7 +162,7 @@ def test_a_stock_client_recovers_after_its_server_was_stopped_and_after_it_was_k
             assert_has(connection, *sent)
 
 
-# Where the recovery of Socket.IO's own server fails
+# Cases in which the recovery of Socket.IO's own server fails
 
 
 def test_a_half_open_connection_loses_nothing(tmp_path: Path, own_clients: Clients) -> None:
@@ -205,7 +205,7 @@ def test_a_half_open_connection_is_closed_when_its_client_is_back(shared_server:
             assert each.event()[:2] == ["notification", {"title": "1"}]
 
 
-def test_somebody_elses_pid_closes_nobodys_connection(shared_server: RunningServer) -> None:
+def test_the_pid_of_another_user_closes_no_connection(shared_server: RunningServer) -> None:
     with client(shared_server) as owner, client(shared_server) as thief:
         pid = owner.connect({"token": mint("owner")})["pid"]
         owner.success()
@@ -313,7 +313,7 @@ def test_a_client_whose_token_is_no_longer_good_when_it_is_back_is_told_nothing(
             assert server.stats()["totalConnections"] == 0
 
 
-# What a stranger who has got hold of a pid and an offset says beside them.
+# What an attacker with another user's pid and offset sends beside them.
 NOT_GOOD_ENOUGH: dict[str, Callable[[], str | None]] = {
     "expired_token": lambda: mint("victim", lifetime_s=-60),
     "invalid_token": lambda: mint("victim", secret=OTHER_SECRET),
@@ -324,7 +324,7 @@ NOT_GOOD_ENOUGH: dict[str, Callable[[], str | None]] = {
 
 @pytest.mark.parametrize("code", NOT_GOOD_ENOUGH)
 def test_a_pid_is_no_credential(shared_server: RunningServer, code: str) -> None:
-    """Nothing is sent before the new verification, and who holds the pid already keeps its connection."""
+    """Nothing is sent before the new verification, and the connection that has the pid stays open."""
     with client(shared_server) as owner, RawWebSocket(shared_server.port) as stranger:
         pid = owner.connect({"token": mint("victim")})["pid"]
         offset = owner.success()["lastId"]

@@ -116,7 +116,7 @@ class Node:
 
 
 def _text(file: Path) -> str:
-    """Return what is in a file; nothing where there is none."""
+    """Return what is in a file; nothing if it does not exist."""
     with contextlib.suppress(OSError):
         return file.read_text().strip()
     return ""
@@ -136,7 +136,7 @@ class Fleet:
 
     @property
     def url(self) -> str:
-        """Where clients and back ends come, without TLS."""
+        """The address for clients and back ends, without TLS."""
         return f"http://127.0.0.1:{self.nginx.plain}"
 
     def post(self, user_ids: list[str], number: int, key: str | None = None) -> requests.Response:

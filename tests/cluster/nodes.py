@@ -25,7 +25,7 @@ class Entrances:
         self._written = 0
 
     def shut(self, entrance: int) -> None:
-        """Cut all that goes through it, and let nobody through."""
+        """Cut all connections through it, and refuse new ones."""
         self._set(entrance, open=False)
 
     def reopen(self, entrance: int) -> None:
@@ -58,7 +58,7 @@ class Cluster:
         clocks_s: Sequence[float] = (),
         **settings: Any,
     ) -> None:
-        """node: the program; server: where nothing else is; clocks_s: how far the nodes' clocks are ahead (libfaketime)."""
+        """node: the Node.js executable; server: the Redis; clocks_s: how far the nodes' clocks are ahead (libfaketime)."""
         self.redis = server
         self._stack = contextlib.ExitStack()
         try:
@@ -109,7 +109,7 @@ class Cluster:
         self.nodes[number].start_again()
 
     def stop(self, number: int, seconds: float) -> None:
-        """A node stands still (SIGSTOP): nobody is told, and its clients stay."""
+        """Stop a node (SIGSTOP): its clients are not told, and stay connected."""
         self.nodes[number].signal(signal.SIGSTOP)
         time.sleep(seconds)
         self.nodes[number].signal(signal.SIGCONT)

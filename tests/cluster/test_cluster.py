@@ -41,7 +41,7 @@ def cluster(
 
 @pytest.fixture
 def servers(cluster: Cluster) -> list[RunningServer]:
-    """The nodes, with nobody connected."""
+    """The nodes, without connections."""
     servers = [each.server for each in cluster.nodes]
     for each in servers:
         each.wait_for_connections(0)
@@ -68,7 +68,7 @@ def connects() -> Iterator[Connects]:
 
 
 def is_down(servers: list[RunningServer], clients: list[Client], reason: str) -> None:
-    """Nothing is taken, which is said with its reason; who is connected stays so."""
+    """Broadcasts are refused with the reason; connections stay open."""
     for server in servers:
         health = wait_for(lambda server=server: _unhealthy(server), what="an unhealthy node")
         assert reason in health["checks"]["inbox"]
@@ -207,7 +207,7 @@ def test_an_address_has_so_many_connections_over_all_nodes(servers: list[Running
 def test_failed_authentications_of_an_address_count_over_all_nodes(servers: list[RunningServer]) -> None:
     for number in range(5):
         with client(servers[number % 2], headers={"X-Forwarded-For": "192.0.2.5"}) as stranger:
-            stranger.connect({"token": mint("eve", secret="a-secret-of-somebody-else-0123456789")})
+            stranger.connect({"token": mint("eve", secret="a-secret-of-another-server-0123456789")})
             assert stranger.refusal()[1] == "invalid_token"
     for server in servers:
         wait_for(lambda server=server: _refused_at_the_gate(server, "192.0.2.5"), what="a refusal")

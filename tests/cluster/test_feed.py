@@ -1,4 +1,4 @@
-"""All nodes deliver one log, in one order: whatever was stored where, and whatever a node has missed."""
+"""All nodes deliver one log, in one order: whichever node stored an entry, and whatever a node has missed."""
 
 import threading
 import time

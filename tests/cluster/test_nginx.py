@@ -1,4 +1,4 @@
-"""Several nodes behind the shipped nginx configuration: who goes where, and what happens when a node does not answer."""
+"""Several nodes behind the shipped nginx configuration: routing of sessions, and a node that does not answer."""
 
 import contextlib
 import socket
@@ -77,7 +77,7 @@ def test_clients_of_one_address_are_spread_over_all_nodes_and_stay_connected(
         assert journal["state"]["transport"][0] == ("polling" if transport == "polling" else "websocket")
 
 
-def test_a_session_of_a_node_that_nobody_knows_is_refused_by_the_server_itself(fleet: Fleet) -> None:
+def test_a_session_of_an_unknown_node_is_refused_by_the_server_itself(fleet: Fleet) -> None:
     for sid in ("nobody~abc", "node1~abc", "127.0.0.1:6379~abc", "~"):
         answer = requests.get(
             f"{fleet.url}/socket.io/", params={"EIO": "4", "transport": "polling", "sid": sid}, timeout=10
@@ -85,7 +85,7 @@ def test_a_session_of_a_node_that_nobody_knows_is_refused_by_the_server_itself(f
         assert (answer.status_code, answer.json()["message"]) == (400, "Session ID unknown")
 
 
-def test_while_redis_is_away_posts_are_503_and_looking_at_health_harms_nobody(fleet: Fleet) -> None:
+def test_while_redis_does_not_answer_posts_are_503_and_health_checks_close_no_connection(fleet: Fleet) -> None:
     fleet.redis.kill()
     try:
         health = lambda: requests.get(f"{fleet.url}/health", timeout=10)  # noqa: E731
@@ -170,7 +170,7 @@ def broken(
     """A node that takes requests and does not answer, beside two that do, behind an nginx of their own."""
     node = Broken(request.param)
     ports = [node.port, fleet.nodes[1].port, fleet.nodes[2].port]
-    # Each node has its turn, also the one that has just failed, and nobody waits for a minute.
+    # Each node is used again, also the one that has just failed, and no request waits for a minute.
     changes = {
         "max_fails=1 fail_timeout=2s": "max_fails=0",
         "proxy_read_timeout 10s": "proxy_read_timeout 300ms",

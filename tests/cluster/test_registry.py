@@ -1,4 +1,4 @@
-"""Who is online, over all nodes: counted by each of them, limited together, and right again whatever was lost."""
+"""The connections of all nodes: each node counts them, one limit covers them, and the counts recover after a loss."""
 
 import time
 from collections.abc import Callable
@@ -109,7 +109,7 @@ def test_of_too_many_connections_the_oldest_goes_on_whichever_node_it_is(make_no
     assert two.ended == []
 
 
-def test_an_old_connection_that_is_heard_of_late_crowds_nobody_out(make_node: Nodes) -> None:
+def test_an_old_connection_that_is_reported_late_evicts_no_other(make_node: Nodes) -> None:
     one, two = (make_node(name, max_per_user=2) for name in "ab")
     old, _ = connection()
     one.sessions.add("ada", old)
@@ -224,7 +224,7 @@ def test_while_redis_stands_still_no_node_dies(make_node: Nodes, redis_server: R
     assert one.counts == (1, 3)
 
 
-def test_without_redis_who_comes_is_let_in_and_nobody_is_counted(make_node: Nodes) -> None:
+def test_without_redis_connections_are_accepted_and_not_counted(make_node: Nodes) -> None:
     one, two = make_node("a").start(), make_node("b").start()
     one.network.drop()
     wait_for(lambda: not one.in_touch, what="the trouble")
@@ -235,7 +235,7 @@ def test_without_redis_who_comes_is_let_in_and_nobody_is_counted(make_node: Node
             call()
     assert time.monotonic() - started < 1
     one.network.restore()
-    wait_for(lambda: two.counts == (1, 1), what="who came meanwhile")
+    wait_for(lambda: two.counts == (1, 1), what="the connections made without Redis")
 
 
 # What Redis loses

@@ -21,7 +21,7 @@ from tests.servers import API_KEY, RunningServer, wait_for
 SEEDS = itertools.count(20_240_101)  # one a trial: idempotency keys are used once
 KEY = {"Authorization": f"Bearer {API_KEY}"}
 
-SOME = 60  # users, where it is not their number that matters
+SOME = 60  # number of users, if the test does not depend on it
 
 # Contract, section 7.
 FORGOTTEN_S = 15.0
@@ -100,7 +100,7 @@ def test_redis_is_killed_for_five_seconds_and_comes_back(node: str, cluster: Clu
         print(f"whole again {time.monotonic() - back:.1f} s after the return of Redis")
         assert time.monotonic() < back + WHOLE_AGAIN_S
         time.sleep(1)
-    assert running.counts.reconnections == 0  # nobody's connection notices
+    assert running.counts.reconnections == 0  # connections do not break
 
 
 def _known(server: RunningServer) -> int:

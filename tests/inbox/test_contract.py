@@ -155,7 +155,7 @@ def test_nothing_appended_is_no_error(store: Store) -> None:
 
 
 @stores(*KINDS)
-def test_an_entry_for_nobody_takes_an_offset(store: Store) -> None:
+def test_an_entry_without_users_takes_an_offset(store: Store) -> None:
     inbox = store.open()
     head = inbox.open()
     (offset,) = put(inbox, Entry((), b"x"))
@@ -879,7 +879,7 @@ def test_a_store_does_what_the_model_does(store: Store, script: list[tuple[Any, 
 def same_as_model(found: Page, now: Page, latest: Page) -> None:
     """Fail unless a page is the model's.
 
-    Where the clock went back, what had expired by its latest time may be there or not; to say that nothing was dropped is
+    If the clock went back, what had expired by its latest time may be there or not; to say that nothing was dropped is
     then right only if nothing is missing.
     """
     if now == latest:

@@ -155,7 +155,7 @@ def test_the_storage_process_ends_when_its_server_is_killed(tmp_path: Path, busy
         wait_for(lambda: not lives(pid), 5, "the end of the storage process")
         assert server.stderr.read() == ""
     again = SqliteClient(path, RETENTION)
-    # Nothing acknowledged is missing; one more may be there, whose answer nobody has seen.
+    # Nothing acknowledged is missing; one more may be there, whose answer did not arrive.
     assert len(missed(again, "ada")) - acknowledged in (0, 1)
     again.close()
 
@@ -204,7 +204,7 @@ def test_all_who_wait_for_a_storage_process_that_is_lost_are_told_and_it_is_logg
     for each in threads:
         each.join(5)
     assert not any(each.is_alive() for each in threads)
-    assert len(refused) >= 3  # whoever stood in line may have been served by the next storage process already
+    assert len(refused) >= 3  # queued callers may have been served by the next storage process already
     assert len(lines) == 1, lines
     wait_for(lambda: works_again(inbox, b"1"), what="another storage process")
 
@@ -260,7 +260,7 @@ def in_threads(calls: Sequence[Callable[[], object]]) -> tuple[list[str], list[t
     return refused, threads
 
 
-def test_close_ends_the_wait_of_whoever_waits(inbox: SqliteClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_close_ends_the_wait_of_every_caller(inbox: SqliteClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_END_S", 0.5)
     inbox.open()
     pid = storage_process()
@@ -313,7 +313,9 @@ def test_readers_at_once_get_each_their_own_page(inbox: SqliteClient) -> None:
     assert found == {number: (Stored(at, b"%d" % number),) for number, at in enumerate(outcomes)}  # type: ignore[arg-type]
 
 
-def test_who_leaves_before_the_answer_leaves_it_to_nobody(inbox: SqliteClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_answer_to_a_killed_caller_reaches_no_other_caller(
+    inbox: SqliteClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A greenlet may be killed while it waits; the next caller must not be handed its answer."""
     say(inbox, "eve", b"of eve")
     say(inbox, "ada", b"of ada")
@@ -337,7 +339,7 @@ def test_who_leaves_before_the_answer_leaves_it_to_nobody(inbox: SqliteClient, m
 
 
 def test_reads_that_take_long_are_answered_a_few_at_a_time(tmp_path: Path) -> None:
-    """An append that comes meanwhile does not wait for all of them."""
+    """An append that arrives between them does not wait for all of them."""
     store = SqliteFile(str(tmp_path / "inbox.db"), Retention(max_per_user=20_000))
     store.open()
     store.append([Entry(("ada",), b"x")] * 20_000)

@@ -294,7 +294,7 @@ def test_retention_by_age_bounds_the_file(path: Path, monkeypatch: pytest.Monkey
 
 
 def maintained_for_a_while(inbox: MaintainedFile) -> None:
-    """Where the store may look for old notifications at once again, it is never done."""
+    """If the store may look for old notifications again at once, it never ends."""
     for _ in range(20):
         if not inbox.maintain():
             return
@@ -441,7 +441,7 @@ def forgotten(path: Path, opened: list[MaintainedFile], moved: str) -> bytes:
     inbox = MaintainedFile(str(path), LARGE, clock, index_at=10**9 if moved == "nothing moved" else 1)
     opened.append(inbox)
     inbox.open()
-    inbox.forget("somebody else")  # whatever that switched on or off: it holds for this user too
+    inbox.forget("another user")  # whatever that switched on or off: it holds for this user too
     tell_secrets(inbox, 40)
     if moved != "nothing moved":
         maintained(inbox)
@@ -479,7 +479,7 @@ def test_after_forget_nothing_is_left_of_what_retention_had_dropped_before(
     inbox = MaintainedFile(str(path), Retention(1e6, 5), FakeClock(), index_at=1)
     opened.append(inbox)
     inbox.open()
-    inbox.forget("somebody else")
+    inbox.forget("another user")
     for _ in range(5):
         tell_secrets(inbox, 60)
         maintained(inbox)
@@ -661,7 +661,7 @@ def test_a_row_that_cannot_be_read_is_a_corrupt_file(path: Path, opened: list[Ma
         inbox.open()
 
 
-def test_what_was_forgotten_is_erased_once_nobody_else_reads(path: Path, opened: list[MaintainedFile]) -> None:
+def test_forgotten_notifications_are_erased_when_other_readers_end(path: Path, opened: list[MaintainedFile]) -> None:
     inbox = MaintainedFile(str(path), LARGE)
     opened.append(inbox)
     inbox.open()

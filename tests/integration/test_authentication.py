@@ -1,4 +1,4 @@
-"""Who a connection is: places, messages, codes and keys (docs/protocol.md, "Authentication")."""
+"""Authentication of a connection: places, messages, codes and keys (docs/protocol.md, "Authentication")."""
 
 import base64
 import contextlib
@@ -397,11 +397,11 @@ def test_the_oldest_connection_gives_way_to_the_newest(strict_server: RunningSer
         assert connection.event()[1] == {"n": 1}
 
 
-# Who is not authenticated
+# Unauthenticated connections
 
 
 @over_both
-def test_who_is_not_authenticated_receives_nothing_and_is_ignored(
+def test_an_unauthenticated_connection_receives_nothing_and_is_ignored(
     shared_server: RunningServer, opens: Opens, transport: str
 ) -> None:
     connection = opens(shared_server, transport)
@@ -415,7 +415,7 @@ def test_who_is_not_authenticated_receives_nothing_and_is_ignored(
     assert shared_server.stats()["totalConnections"] == 0
 
 
-def test_what_a_client_emits_reaches_nobody(shared_server: RunningServer, opens: Opens) -> None:
+def test_what_a_client_emits_reaches_no_other_client(shared_server: RunningServer, opens: Opens) -> None:
     sender, receiver = opens(shared_server), opens(shared_server)
     sender.sign_in({"token": mint("eve")})
     receiver.sign_in({"token": mint("ada")})
@@ -443,7 +443,7 @@ def test_a_foreign_origin_is_refused_before_any_upgrade(
     assert "sid" not in answer.text
 
 
-def test_a_foreign_origin_may_not_use_somebodys_polling_session(shared_server: RunningServer, opens: Opens) -> None:
+def test_a_foreign_origin_may_not_use_a_polling_session(shared_server: RunningServer, opens: Opens) -> None:
     polling = opens(shared_server, "polling")
     polling.sign_in({"token": mint("123")})
     url = f"{shared_server.url}/socket.io/?EIO=4&transport=polling&sid={polling.handshake['sid']}"

@@ -1,7 +1,7 @@
 """What befalls the SQLite inbox of a running server, or of one that starts: a full or read-only disk, another program's
 lock, a corrupt or deleted file, the end of its process (contract, sections 2 and 6).
 
-Each time: a broadcast is a 503 that says what to do, /health too, who is connected stays so; and once the cause is gone all
+Each time: a broadcast is a 503 that says what to do, /health too, connections stay open; and once the cause is gone all
 goes on by itself, with everything that was answered 200.
 """
 
@@ -38,7 +38,7 @@ LOST = "the storage process was lost"
 READ_ONLY = "Read-only file system"
 
 
-Mend = Callable[[], object]
+Repair = Callable[[], object]
 
 
 class Disk:
@@ -49,7 +49,7 @@ class Disk:
         self._mount("-t", "tmpfs", "-o", "size=1m,mode=700", "inbox-test")
 
     def remount(self, options: str) -> bool:
-        """Return whether it could be done: nobody may have a file open for writing when it becomes read-only."""
+        """Return whether it could be done: a file that is open for writing cannot become read-only."""
         try:
             self._mount("-o", f"remount,{options}")
         except OSError:
@@ -362,7 +362,7 @@ def _delete_while_it_runs(stage: Stage, path: Path, pattern: str) -> None:
     assert min(int(each["id"]) for each in scene.answered) > int(before)
     other = scene.another()
     assert other.sign_in({"token": mint("ada"), "lastId": before})["recovered"] is False
-    # What was said was stored in the file that is there: whoever opens that next finds it.
+    # The broadcasts were stored in the file at the path: the next server that opens it finds them.
     scene.server.stop(signal.SIGKILL)
     store = SqliteFile(str(path), Retention())
     page = wait_for(lambda: store.since("ada", 0, None, 10, 10_000))
@@ -415,7 +415,7 @@ def test_a_killed_storage_process_is_replaced_and_nothing_answered_is_lost(tmp_p
     assert len([line for line in scene.logged(LOST) if "refused" not in line and "health" not in line]) == killed
 
 
-def test_a_storage_process_that_stops_for_a_moment_holds_up_nobody_else(tmp_path: Path, stage: Stage) -> None:
+def test_a_storage_process_that_stops_for_a_moment_delays_no_other_request(tmp_path: Path, stage: Stage) -> None:
     scene = stage(tmp_path / "inbox.db")
     scene.say()
     pid = storage_process_of(scene.server)
@@ -442,41 +442,41 @@ def test_a_storage_process_that_stops_for_a_moment_holds_up_nobody_else(tmp_path
 # The start
 
 
-def _is_corrupt(path: Path) -> Mend:
+def _is_corrupt(path: Path) -> Repair:
     good = path.read_bytes()
     overwrite(path, "header")
     return lambda: restore(path, good)
 
 
-def _is_corrupt_within(path: Path) -> Mend:
+def _is_corrupt_within(path: Path) -> Repair:
     good = path.read_bytes()
     overwrite(path, "middle")
     return lambda: restore(path, good)
 
 
-def _is_a_directory(path: Path) -> Mend:
+def _is_a_directory(path: Path) -> Repair:
     aside = path.rename(path.with_suffix(".aside"))
     path.mkdir()
 
-    def mend() -> None:
+    def repair() -> None:
         path.rmdir()
         aside.rename(path)
 
-    return mend
+    return repair
 
 
-def _lies_in_no_directory(path: Path) -> Mend:
+def _lies_in_no_directory(path: Path) -> Repair:
     aside = path.parent.rename(path.parent.with_suffix(".aside"))
     path.parent.write_bytes(b"no directory")
 
-    def mend() -> None:
+    def repair() -> None:
         path.parent.unlink()
         aside.rename(path.parent)
 
-    return mend
+    return repair
 
 
-def _has_another_format(path: Path) -> Mend:
+def _has_another_format(path: Path) -> Repair:
     def set_format(number: int) -> None:
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
             db.execute(f"PRAGMA user_version = {number}")
@@ -485,31 +485,31 @@ def _has_another_format(path: Path) -> Mend:
     return lambda: set_format(1)
 
 
-def _is_locked(path: Path) -> Mend:
+def _is_locked(path: Path) -> Repair:
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     db.execute("BEGIN EXCLUSIVE")
     return db.close
 
 
-def starts_without(stage: Stage, path: Path, spoil: Callable[[Path], Mend], reason: str) -> None:
+def starts_without(stage: Stage, path: Path, spoil: Callable[[Path], Repair], reason: str) -> None:
     """A server starts though its inbox cannot be opened, and uses what is in there once it can."""
     path.parent.mkdir(parents=True)
     store = SqliteFile(str(path), Retention())
     store.open()
     before = [store.append([Entry(("ada",), b'{"title":"before"}')], None).outcomes[0] for _ in range(3)]
     store.close()
-    mend = spoil(path)
+    repair = spoil(path)
     try:
         scene = stage(path)
         scene.answered = [{"id": str(each), "notification": {"title": "before"}} for each in before]
-        # Who is to be sent what they missed cannot be served now; they are not turned away for good, and come back.
+        # Clients that would recover cannot be served now: their transport is closed, and they reconnect.
         missed = scene.another()
         missed.connect({"token": mint("ada"), "lastId": str(before[0])})
         assert missed.receive() is None
         scene.server.wait_for_connections(1)
         scene.is_down(reason)
     finally:
-        mend()
+        repair()
     scene.is_up_again()
     back = scene.another()
     success = back.sign_in({"token": mint("ada"), "lastId": str(before[0])})

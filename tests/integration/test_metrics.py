@@ -1,4 +1,4 @@
-"""GET /metrics of real servers: who may read it, what it counts, and that it covers all workers."""
+"""GET /metrics of real servers: access, what it counts, and that it covers all workers."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Recovery on the wire, where a stock client would not show it: what comes in which order."""
+"""Recovery on the wire: the order of packets, which a stock client does not show."""
 
 from pathlib import Path
 from typing import Any

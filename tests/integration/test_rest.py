@@ -79,7 +79,7 @@ def test_live_says_only_that_the_process_runs(shared_server: RunningServer) -> N
     assert "stats" not in answer.json()
 
 
-def test_stats_are_zero_while_nobody_is_connected(shared_server: RunningServer) -> None:
+def test_stats_are_zero_without_connections(shared_server: RunningServer) -> None:
     shared_server.wait_for_connections(0)
     assert shared_server.stats() == {"connectedUsers": 0, "totalConnections": 0, "averageConnectionsPerUser": 0}
 
@@ -452,7 +452,7 @@ def test_errors_are_not_escaped_either(shared_server: RunningServer) -> None:
     assert b"\\u" not in answer.content
 
 
-def test_a_request_that_is_no_http_hurts_nobody(shared_server: RunningServer) -> None:
+def test_a_request_that_is_not_http_breaks_no_other(shared_server: RunningServer) -> None:
     for nonsense in (b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"POST /broadcast HTTP/1.1\r\n"):
         with socket.create_connection(("127.0.0.1", shared_server.port), timeout=10) as sock:
             sock.sendall(nonsense)
@@ -816,7 +816,7 @@ def test_without_its_inbox_a_server_accepts_nothing_and_says_so_until_it_is_back
         health = server.get("/health")
         assert (health.status_code, health.json()["status"]) == (503, "unhealthy")
         assert set(health.json()["checks"]) == {"inbox"}
-        assert str(tmp_path) not in health.text, "it tells a stranger where the inbox is"
+        assert str(tmp_path) not in health.text, "it reveals the address of the inbox"
         assert str(place) in server.get("/health", headers=KEY).json()["checks"]["inbox"]
         assert health.json()["stats"]["totalConnections"] == 1
         assert server.get("/health/live").status_code == 200

@@ -1,5 +1,4 @@
-"""The inbox in one SQLite file, synchronous. It belongs into a process of its own (storage_process.py), where it blocks no
-event loop.
+"""The inbox in one SQLite file, synchronous. It runs in a separate process (storage_process.py), because its calls block.
 
 An entry is appended to two tables: its body, and its users until the posting lists have them.
 """

@@ -1,4 +1,4 @@
-"""The file of the inbox belongs to this server's user alone: notifications are nobody else's to read."""
+"""The file of the inbox belongs to this server's user alone: no other user may read notifications."""
 
 import errno
 import os

@@ -1,6 +1,6 @@
 """Decodes the Socket.IO packets that clients send (protocol 5). Pure functions.
 
-Source: github.com/socketio/socket.io-protocol; where that is silent, socket.io-parser. What the parser accepts
+Source: github.com/socketio/socket.io-protocol; for what it does not define, socket.io-parser. What the parser accepts
 is accepted here too, within the limits below.
 """
 

@@ -35,7 +35,7 @@ def test_anything_else_is_not(header: str) -> None:
     assert not KEYS.accept(header)
 
 
-def test_without_keys_nobody_is_accepted() -> None:
+def test_without_keys_every_call_is_refused() -> None:
     none = ApiKeys([])
     assert not none
     assert KEYS

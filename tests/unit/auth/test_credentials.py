@@ -1,4 +1,4 @@
-"""Where a connection says who it is: the first place present decides."""
+"""The places for credentials: the first that is present decides."""
 
 # ruff: noqa: PT017 - what comes may be refused or not, which pytest.raises cannot say
 

@@ -1,4 +1,4 @@
-"""Tokens: who may pass, who may not, and under which code."""
+"""Tokens: which are valid, and the code of each refusal."""
 
 # ruff: noqa: PT017 - what comes may be refused or not, which pytest.raises cannot say
 
@@ -108,7 +108,7 @@ def test_the_public_key_is_never_taken_for_a_secret(kind: str, with_secret: bool
         for algorithm in HMAC_ALGORITHMS:
             forged = sign({"id": "1"}, secret=text, alg=algorithm)
             assert outcome(forged, jwt_public_key=pem, jwt_secrets=secrets) == "invalid_token"
-            # Not even where the allow-list was made wrongly.
+            # Not even if the allow-list is wrong.
             wrongly = {"jwt_algorithms": ("RS256", "ES256", "EdDSA", *HMAC_ALGORITHMS)}
             assert outcome(forged, jwt_public_key=pem, jwt_secrets=secrets, **wrongly) == "invalid_token"
 
@@ -152,7 +152,7 @@ def test_the_hash_of_the_header_is_the_one_that_counts() -> None:
     assert outcome(f"{head}.{body}.{other}") == "invalid_token"
 
 
-def test_a_critical_extension_that_nobody_knows_is_refused() -> None:
+def test_an_unknown_critical_extension_is_refused() -> None:
     header = {"alg": "HS256", "crit": ["exp2"], "exp2": 1}  # RFC 7515 section 4.1.11
     assert outcome(sign({"id": "1"}, header=header)) == "invalid_token"
 

@@ -1,4 +1,4 @@
-"""The memory in which workers see each other's metrics: whatever happens at once, and whoever is killed."""
+"""The memory in which workers see each other's metrics: concurrent updates, and workers that are killed."""
 
 import os
 import signal

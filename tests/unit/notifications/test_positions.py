@@ -1,4 +1,4 @@
-"""Positions: where the replay begins, for everything that a client may send."""
+"""Positions: the start of the replay, for everything that a client may send."""
 
 import itertools
 from typing import Any

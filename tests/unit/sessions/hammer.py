@@ -1,4 +1,4 @@
-"""Many workers at one SessionManager, with everything that must hold checked meanwhile and at the end.
+"""Many workers at one SessionManager, with its invariants checked during the run and at the end.
 
 `python -m tests.unit.sessions.hammer` runs it with greenlets; the tests run it with threads as well.
 """

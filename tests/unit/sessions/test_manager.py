@@ -1,4 +1,4 @@
-"""Who is connected where, whatever happens at once."""
+"""SessionManager under concurrent changes."""
 
 import os
 import subprocess
@@ -134,7 +134,7 @@ def test_one_users_limit_is_not_anothers() -> None:
 @pytest.mark.parametrize(
     ("stats", "average"), [(Stats(0, 0), 0), (Stats(10, 15), 1.5), (Stats(3, 4), 4 / 3), (Stats(1, 1), 1.0)]
 )
-def test_the_average_is_not_rounded_and_zero_where_nobody_is(stats: Stats, average: float) -> None:
+def test_the_average_is_not_rounded_and_zero_without_connections(stats: Stats, average: float) -> None:
     assert stats.to_json() == {
         "connectedUsers": stats.connected_users,
         "totalConnections": stats.total_connections,
@@ -208,7 +208,7 @@ def test_the_work_is_the_same_for_ten_connections_and_for_ten_thousand() -> None
         manager.remove(newcomer)
         return CountedSid.uses - before
 
-    # Another sid is looked at only where two meet in the same slot of a table.
+    # Another sid is compared only if two are in the same slot of a table.
     assert abs(uses(10) - uses(10_000)) <= 6
 
 

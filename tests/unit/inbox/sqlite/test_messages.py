@@ -106,7 +106,7 @@ MESSAGE = messages.encode(messages.Amend("key", b"answer"))
 
 
 def received(*parts: bytes) -> list[bytes | None]:
-    """Return what is received, up to the end, by one who is sent these parts one after the other."""
+    """Return what a reader receives, up to the end, if these parts are sent one after the other."""
     ours, theirs = socket.socketpair()
     ours.settimeout(10)
     found: list[bytes | None] = []
@@ -123,7 +123,7 @@ def received(*parts: bytes) -> list[bytes | None]:
             theirs.sendall(part)
         theirs.shutdown(socket.SHUT_WR)
         thread.join(5)
-        assert not thread.is_alive(), "it still waits for somebody who has gone"
+        assert not thread.is_alive(), "it still waits for a closed peer"
     finally:
         ours.close()
         theirs.close()
