@@ -138,7 +138,12 @@ def finish(command: list[str], *, cwd: Path = ROOT, timeout_s: float = 20, **set
 def start(
     log_file: Path, command: list[str], port: int, *, scheme: str = "http", cwd: Path = ROOT, **settings: Any
 ) -> RunningServer:
-    """Start a server and return once it answers GET /health/live below BASE_PATH."""
+    """Start a server and return once it answers GET /health/live below BASE_PATH.
+
+    Unless the settings name a store, it has an inbox of its own: servers with the same file deliver each other's notifications.
+    """
+    if not {"INBOX_URL", "REDIS_URL"} & settings.keys():
+        settings["INBOX_URL"] = f"sqlite:///{log_file.parent}/inbox-{port}.db"
     with log_file.open("ab") as log:
         process = subprocess.Popen(
             command,
@@ -180,8 +185,7 @@ def running(
     log must not contain a traceback.
     """
     port = int(settings.pop("PORT", 0)) or free_port()
-    inbox = {"INBOX_URL": f"sqlite:///{tmp_path}/inbox-{port}.db"}  # a server of one test alone
-    settings = {"HOST": "127.0.0.1", "DRAIN_SECONDS": 0, **PRODUCTION, **inbox, **settings, "PORT": port}
+    settings = {"HOST": "127.0.0.1", "DRAIN_SECONDS": 0, **PRODUCTION, **settings, "PORT": port}
     scheme = "https" if settings.get("SSL_CERT") else "http"
     log_file = tmp_path / f"server-{port}.log"
     server = start(log_file, list(command), port, scheme=scheme, **settings)

@@ -22,7 +22,8 @@ def receives(server: RunningServer, opens: Opens) -> None:
     answer = server.broadcast(["ada"], {"title": "שלום"}).json()
     assert (answer["deliveredTo"], answer["totalSockets"]) == (1, 3)
     for client in (websocket, polling, upgraded):
-        assert client.event() == ["notification", {"title": "שלום"}, answer["id"]]
+        event = client.event()
+        assert event == ["notification", {"title": "שלום"}, answer["id"]], (event, client)
         client.pong()
     refused = opens(server)
     refused.connect({"token": "bad"})
