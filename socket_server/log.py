@@ -8,7 +8,6 @@ import json
 import logging
 import logging.config
 import re
-import unicodedata
 from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
@@ -72,14 +71,13 @@ def _without_token(dotted: re.Match[str]) -> str:
     return text[: start.start()] + _HIDDEN
 
 
-def _is_control(character: str) -> bool:
-    """Whether a character can end or color a line, reorder it on a screen, or not be encoded at all."""
-    return unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs") or unicodedata.bidirectional(character) in (
-        *("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"),
-    )
-
-
-_CONTROLS = [*filter(_is_control, map(chr, range(0x10000))), "\u200e", "\u200f", "\u061c"]
+# Code points that can end or color a line, reorder it on a screen, or not be encoded at all: control characters (Cc),
+# line and paragraph separators (Zl, Zp), surrogates (Cs), and bidirectional formatting (Unicode Standard Annex 9).
+_CONTROL_RANGES = (
+    *((0x00, 0x1F), (0x7F, 0x9F), (0x061C, 0x061C), (0x200E, 0x200F), (0x2028, 0x2029)),
+    *((0x202A, 0x202E), (0x2066, 0x2069), (0xD800, 0xDFFF)),
+)
+_CONTROLS = [chr(point) for first, last in _CONTROL_RANGES for point in range(first, last + 1)]
 _TEXT_ESCAPES = str.maketrans({each: ascii(each)[1:-1] for each in _CONTROLS})
 _JSON_ESCAPES = str.maketrans({each: f"\\u{ord(each):04x}" for each in _CONTROLS})
 

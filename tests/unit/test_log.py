@@ -7,6 +7,7 @@ import re
 import sys
 import time
 import timeit
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -266,6 +267,17 @@ def test_any_text_is_one_line(text: str) -> None:
     assert not set(line) & set(CONTROLS)
     assert LINE.match(line)
     assert line.encode()
+
+
+def test_every_code_point_that_controls_a_line_is_escaped() -> None:
+    directions = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    controls = {
+        each
+        for each in map(chr, range(sys.maxunicode + 1))
+        if unicodedata.category(each) in {"Cc", "Zl", "Zp", "Cs"} or unicodedata.bidirectional(each) in directions
+    }
+    marks = {"\u061c", "\u200e", "\u200f"}  # they have a direction, and no width
+    assert set(log._CONTROLS) == controls | marks
 
 
 def test_json_is_readable_and_not_escaped() -> None:
