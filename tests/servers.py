@@ -140,7 +140,7 @@ def start(
 ) -> RunningServer:
     """Start a server and return once it answers GET /health/live below BASE_PATH.
 
-    Unless the settings name a store, it has an inbox of its own: servers with the same file deliver each other's notifications.
+    Unless the settings name a store, it has its own inbox: servers with one file deliver each other's notifications.
     """
     if not {"INBOX_URL", "REDIS_URL"} & settings.keys():
         settings["INBOX_URL"] = f"sqlite:///{log_file.parent}/inbox-{port}.db"
